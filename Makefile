@@ -1,0 +1,43 @@
+# make quickstart: set up, run the main job, print the path of the page.  make test: set up, pass the tests.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help venv quickstart test check format requirements clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %s: make PYTHON=python3.12 ..." % sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+venv: $(READY)  ## create .venv with the pinned dependencies and the project
+
+quickstart: $(READY)  ## run the main job on real digits and print the path of the page (two minutes)
+	$(BIN)/harness run studies/quickstart.py
+	$(BIN)/harness report quickstart
+
+test: $(READY)  ## the fast test suite
+	$(BIN)/python -m pytest tests
+
+check: $(READY)  ## lint, format, types and walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_walls.py
+
+format: $(READY)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+requirements: $(READY)  ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --extra dashboard --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade -o requirements.txt
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,81 @@
+"""The key: the identity of a trial, a hash of everything that can change its number beyond rounding.
+
+In it: the network in its effective form (what has no effect is left out, so that equal networks have equal keys), the
+training, the seed, the content of the data, the resolved precision, the revision of the engine, the version of each
+built-in module used and the source hash of each module of the user's. Not in it: names and labels, the device, threads.
+"""
+
+import hashlib
+import json
+from typing import Any, Callable
+
+from harness.code import source_hash
+from harness.config import Attention, Config, Custom, Network, Neutral, Part, Training
+
+ENGINE = 1
+"""Revision of the numerics of training; raised when the same trial gives other numbers than before."""
+
+
+def trial_key(config: Config, seed: int, data: str, source: Callable[[str], str] = source_hash) -> str:
+    """24 hex digits for one trial; `data` is the fingerprint of the pictures and labels, `source` hashes user code."""
+    content = {"engine": ENGINE, "data": data, "seed": seed, **identity(config, source)}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:24]
+
+
+def identity(config: Config, source: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """What the config is, without names and without what has no effect; equal for equal trials."""
+    return {"network": network_identity(config.network, source), "training": training_identity(config.training)}
+
+
+def network_identity(network: Network, source: Callable[[str], str] | None = None) -> dict[str, Any]:
+    slots = enumerate(network.stages, start=1)
+    return {
+        "kind": network.kind,
+        "version": network.version,
+        "bottleneck": network.bottleneck,
+        "blocks": network.blocks,
+        "widths": network.widths,
+        "small_stem": network.small_stem,
+        "shortcut": "projection" if network.imagenet else "padding",
+        "stages": [attention_identity(slot, network.slot_channels(stage), source) for stage, slot in slots],
+    }
+
+
+def attention_identity(
+    slot: Attention | None, channels: int, source: Callable[[str], str] | None = None
+) -> dict[str, Any] | None:
+    if slot is None:
+        return None
+    found = {"kind": slot.model_dump()["kind"], "version": slot.version, **slot.effective(channels)}
+    if isinstance(slot, Custom) and source is not None:
+        found["source"] = source(slot.target)
+    return found
+
+
+def training_identity(training: Training) -> dict[str, Any]:
+    """The recipe; which pictures is said by the fingerprint of the data, not by where they came from."""
+    named_by_data = ("kind", "dataset", "limit", "image_size")
+    return {name: value for name, value in significant(training).items() if name not in named_by_data}
+
+
+def significant(part: Part) -> dict[str, Any]:
+    """The fields of a part that count: a field at its neutral value is left out, so that old keys stay."""
+
+    def neutral(name: str) -> bool:
+        marks = [mark for mark in type(part).model_fields[name].metadata if isinstance(mark, Neutral)]
+        return any(getattr(part, name) == mark.value for mark in marks)
+
+    return {name: value for name, value in part.model_dump().items() if not neutral(name)}
+
+
+def canonical(content: Any) -> str:
+    """JSON with one spelling: sorted names, no spaces, no NaN, -0.0 written as 0.0."""
+    return json.dumps(_plain(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {str(name): _plain(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    return content + 0.0 if isinstance(content, float) else content

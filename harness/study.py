@@ -1,0 +1,199 @@
+"""A study: a question, with everything needed to answer it. A study file exports one as STUDY."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+
+from harness.config import Network, Part, Training
+from harness.errors import StudyError
+from harness.space import Same, Space, Vary
+
+EXACT = ("params", "macs")
+"""Metrics known before training, in closed form."""
+METRICS = {
+    "accuracy": "share of the validation pictures classified right, after the last epoch",
+    "loss": "mean cross-entropy on the validation pictures, after the last epoch",
+    "params": "trainable parameters of the network",
+    "macs": "multiply-accumulates of one picture's forward pass",
+    "seconds": "wall-clock seconds of the trial",
+}
+"""What objectives and constraints may name."""
+
+
+class Objective(Part):
+    """A metric and the way it should go."""
+
+    metric: Literal["accuracy", "loss", "params", "macs", "seconds"]
+    direction: Literal["maximize", "minimize"]
+
+    @property
+    def sign(self) -> int:
+        """Multiplying by it makes smaller better."""
+        return -1 if self.direction == "maximize" else 1
+
+
+def maximize(metric: str) -> Objective:
+    return Objective(metric=metric, direction="maximize")  # type: ignore[arg-type]
+
+
+def minimize(metric: str) -> Objective:
+    return Objective(metric=metric, direction="minimize")  # type: ignore[arg-type]
+
+
+class Constraint(Part):
+    """A bound on a cost that is known before training: what breaks it is never trained."""
+
+    metric: Literal["params", "macs"]
+    at_most: Annotated[float, Field(gt=0)] | None = None
+    at_least: Annotated[float, Field(gt=0)] | None = None
+
+    def holds(self, costs: dict[str, int]) -> bool:
+        value = costs[self.metric]
+        return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
+
+    def __str__(self) -> str:
+        return f"{self.metric} at {'most' if self.at_least is None else 'least'} {self.at_most or self.at_least:g}"
+
+
+def at_most(metric: str, value: float) -> Constraint:
+    return Constraint(metric=metric, at_most=value)  # type: ignore[arg-type]
+
+
+def at_least(metric: str, value: float) -> Constraint:
+    return Constraint(metric=metric, at_least=value)  # type: ignore[arg-type]
+
+
+class Exhaustive(Part):
+    """Every config of the space, each with every seed of the study."""
+
+    kind: Literal["exhaustive"] = "exhaustive"
+
+
+class Search(Part):
+    """A search proposes `trials` different configs, one trial each; in the order in which results arrive, so two runs may
+    propose differently."""
+
+    trials: Annotated[int, Field(ge=1)]
+
+
+class Random(Search):
+    """Configs drawn at random."""
+
+    kind: Literal["random"] = "random"
+
+
+class Evolution(Search):
+    """NSGA-II (Optuna): parents from the front so far, crossed and mutated."""
+
+    kind: Literal["evolution"] = "evolution"
+    population: Annotated[int, Field(ge=2)] = 16
+
+
+class Tpe(Search):
+    """Tree-structured Parzen estimators (Optuna)."""
+
+    kind: Literal["tpe"] = "tpe"
+
+
+Strategy = Annotated[Exhaustive | Random | Evolution | Tpe, Field(discriminator="kind")]
+STRATEGIES: dict[str, type[Part]] = {
+    "exhaustive": Exhaustive,
+    "random": Random,
+    "evolution": Evolution,
+    "tpe": Tpe,
+}
+
+
+def _node(kind: type[Part]) -> Any:
+    """A field that holds a part or the choices in its place; typed as the part, which the grammar pretends to be."""
+
+    def check(value: Any) -> Any:
+        node = value.of if isinstance(value, Same) else value
+        held = node.part if isinstance(node, Vary) else type(node)
+        if issubclass(held, Part) and not issubclass(held, kind):
+            raise ValueError(f"Study wants a {kind.__name__} here, or vary({kind.__name__}, ...); got {held.__name__}")
+        return value
+
+    return PlainValidator(check)
+
+
+class Study(Part):
+    """A space, a strategy, objectives, constraints, seeds and a budget, under a name that its database knows it by."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str
+    question: str = ""
+    space: Annotated[Network, _node(Network), PlainSerializer(lambda _: None)]
+    training: Annotated[Training, _node(Training), PlainSerializer(lambda _: None)] = Training()
+    strategy: Strategy
+    objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
+    constraints: tuple[Constraint, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads of a trial: part of its numbers' rounding, so it belongs to the study and not to how it is run."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.~=+,-]{0,99}", self.name):
+            raise StudyError(
+                f"Study.name = {self.name!r}: use letters, digits and . _ - (100 at most), as in 'kernels-cifar10'"
+            )
+        metrics = [objective.metric for objective in self.objectives]
+        if not metrics or len(set(metrics)) < len(metrics):
+            raise StudyError(f"Study.objectives = {metrics}: give one or more, each metric once")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")
+        if len(self.seeds) > 1 and isinstance(self.strategy, Search):
+            raise StudyError(
+                f"Study.seeds = {self.seeds}: a search trains each config with one seed; give one, or use Exhaustive()"
+            )
+        return self
+
+    def open_space(self, *, check: bool = True) -> Space:
+        """The space of this study's configs."""
+        return Space(self.space, self.training, check=check)
+
+    def to_json(self) -> dict[str, Any]:
+        """The definition as plain JSON: what the database keeps and a resume goes by."""
+        plain = self.model_dump(mode="json", exclude={"space", "training"})
+        return plain | self.open_space(check=False).to_json()
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Study":
+        """The study that `to_json` wrote."""
+        fields = dict(data)
+        root = Space.from_json({name: fields.pop(name) for name in ("network", "training")}).root.fields
+        strategy = dict(fields.pop("strategy"))
+        kind = strategy.pop("kind", None)
+        if kind not in STRATEGIES:
+            raise StudyError(f"strategy {kind!r}: unknown; this version knows {', '.join(STRATEGIES)}")
+        return Study(
+            **fields
+            | {
+                "space": root["network"],
+                "training": root["training"],
+                "strategy": STRATEGIES[kind](**strategy),
+                "objectives": tuple(Objective(**item) for item in fields["objectives"]),
+                "constraints": tuple(Constraint(**item) for item in fields["constraints"]),
+                "seeds": tuple(fields["seeds"]),
+            }
+        )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+    """What changed between two definitions, a line each: `training.epochs: 20 -> 5`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = [*old, *(name for name in new if name not in old)]
+        found = [differences(old.get(name), new.get(name), f"{path}.{name}".lstrip(".")) for name in names]  # type: ignore[arg-type]
+        return [line for lines in found for line in lines]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        found = [differences(one, other, f"{path}.{index}") for index, (one, other) in enumerate(zip(old, new), start=1)]
+        return [line for lines in found for line in lines]
+    return [] if old == new and type(old) is type(new) else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    words = repr(value) if not isinstance(value, dict) else str(value.get("vary") or value.get("kind") or value)
+    return words if len(words) <= limit else words[: limit - 3] + "..."
