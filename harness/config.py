@@ -201,12 +201,12 @@ class Custom(Attention):
     ) -> None:
         """`Custom("mylab.gate:Gate", reduction=4)`; `place` and `label` are ours, every other keyword is a knob."""
         if target is None:  # the fields themselves, as JSON holds them
-            super().__init__(place=place, label=label, **knobs)
+            Part.__init__(self, place=place, label=label, **knobs)
         else:
             for name, value in knobs.items():
                 if not isinstance(value, Scalar):
                     raise ConfigError(f"Custom({target!r}).{name} = {value!r}: a knob is a string, a number, a bool or None")
-            super().__init__(target=target, place=place, label=label, knobs=knobs)
+            Part.__init__(self, target=target, place=place, label=label, knobs=knobs)
 
     @model_validator(mode="after")
     def _names_a_class(self) -> Self:

@@ -4,7 +4,8 @@ A MAC is one multiply-accumulate of convolutions, linear maps and matrix product
 executes them; norms, activations, pooling and element-wise scaling are not counted. A common "FLOPs" is 2 x MACs.
 """
 
-from typing import Any, Callable, Iterator, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from harness.config import CBAM, ECA, Attention, Custom, ExpAtt, Network, ResNet, SqueezeExcite
 from harness.errors import ConfigError

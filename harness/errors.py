@@ -1,7 +1,7 @@
 """What a user can get wrong: every error is one readable line naming the thing, the value, the rule and the remedy."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class HarnessError(Exception):

@@ -7,7 +7,8 @@ built-in module used and the source hash of each module of the user's. Not in it
 
 import hashlib
 import json
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from harness.code import source_hash
 from harness.config import Attention, Config, Custom, Network, Neutral, Part, Training

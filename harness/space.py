@@ -11,10 +11,11 @@ two choices; `same(...)` ties them into one. Two options of one kind are told ap
 import math
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from typing import Any, Callable, Iterator, Mapping, ParamSpec, TypeVar, cast, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from harness.config import PARTS, Attention, Config, Custom, Network, Part, Scalar, Training, name_of, part_from_json
 from harness.errors import ConfigError, SpaceError, hint
@@ -119,7 +120,7 @@ def span(low: float, high: float, *, log: bool = False, step: float | None = Non
     if log and step not in (None, 1):
         raise SpaceError(f"span({low!r}, {high!r}, log=True, step={step!r}): log and step exclude each other")
     step = (step or 1) if whole else step
-    if step is not None and (step <= 0 or whole and not isinstance(step, int)):
+    if step is not None and (step <= 0 or (whole and not isinstance(step, int))):
         raise SpaceError(f"span({low!r}, {high!r}, step={step!r}): a step is above 0, and whole between whole ends")
     ends = (low, high) if whole else (float(low), float(high))
     if step is not None:  # the last step inside the range is its end, as Optuna has it too
@@ -133,7 +134,7 @@ def vary(part: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         raise SpaceError(f"vary({part!r}, ...): give a config class, such as ResNet, ExpAtt or Training")
     fields: dict[str, Any] = dict(kwargs)
     if issubclass(part, Custom):
-        ours = {name: fields.pop(name) for name in ("place", "label") if name in fields}
+        ours: dict[str, Any] = {name: fields.pop(name) for name in ("place", "label") if name in fields}
         fields = {"target": args[0] if args else fields.pop("target", None), **ours, "knobs": fields}
     elif args:
         raise SpaceError(f"vary({part.__name__}, {args[0]!r}): fields are given by name")
@@ -385,7 +386,7 @@ class Space:
         if isinstance(node, Same):
             return Counter({frozenset({node}): 1})
         if isinstance(node, Span):
-            return Counter({frozenset(): node.size})  # type: ignore[dict-item]
+            return Counter({frozenset(): cast(int, node.size)})
         if isinstance(node, Choice):
             total: Counter[frozenset[Same]] = Counter()
             for option in node.options:
@@ -410,25 +411,30 @@ class Space:
             raise SpaceError(f"{spans[0]} is continuous and cannot be enumerated: give it a step= or use choose(...)")
         indices: list[int] = []
         while True:
-            sizes: list[int] = []
-            found: Params = {}
-
-            def decide(name: str, domain: Domain) -> Scalar:
-                if name not in found:
-                    if len(sizes) == len(indices):
-                        indices.append(0)
-                    index = indices[len(sizes)]
-                    sizes.append(int(domain.size) if isinstance(domain, Span) else len(domain))
-                    found[name] = domain.value(index) if isinstance(domain, Span) else domain[index]
-                return found[name]
-
-            self._shape(decide)
+            found, sizes = self._replay(indices)
             yield found
+            indices += [0] * (len(sizes) - len(indices))
             while indices and indices[-1] + 1 == sizes[len(indices) - 1]:
                 indices.pop()
             if not indices:
                 return
             indices[-1] += 1
+
+    def _replay(self, indices: list[int]) -> tuple[Params, list[int]]:
+        """The combination that takes the given option at each active choice in turn, the first one beyond; and how many
+        options each of these choices had."""
+        found: Params = {}
+        sizes: list[int] = []
+
+        def decide(name: str, domain: Domain) -> Scalar:
+            if name not in found:
+                index = indices[len(sizes)] if len(sizes) < len(indices) else 0
+                sizes.append(int(domain.size) if isinstance(domain, Span) else len(domain))
+                found[name] = domain.value(index) if isinstance(domain, Span) else domain[index]
+            return found[name]
+
+        self._shape(decide)
+        return found, sizes
 
     def draw(self, rng: random.Random, forced: Mapping[str, Scalar] | None = None) -> Params:
         """A random combination of active choices, `forced` ones kept; it may be an invalid one."""
@@ -520,7 +526,8 @@ class Space:
             if "choose" in plain:
                 return Choice(tuple(node(option) for option in plain["choose"]))
             if "span" in plain:
-                return Span(*plain["span"], log=plain["log"], step=plain["step"])
+                low, high = plain["span"]
+                return Span(low, high, log=plain["log"], step=plain["step"])
             if "vary" in plain:
                 if plain["vary"] not in PARTS:
                     raise SpaceError(f"vary {plain['vary']!r}: unknown part; this version knows {', '.join(PARTS)}")

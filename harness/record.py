@@ -1,0 +1,63 @@
+"""What a trial left behind: the one shape that trials write, and store, analysis and report read."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal, cast
+
+from harness.config import Config, Scalar, part_from_json
+
+State = Literal["running", "complete", "stopped", "failed"]
+"""stopped: ended early by our scheduler, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a curve: what was measured after an epoch (from 1)."""
+
+    epoch: int
+    accuracy: float
+    """Share of the validation pictures classified right."""
+    loss: float
+    """Mean cross-entropy on the validation pictures."""
+    train_loss: float
+    """Mean loss over the epoch's batches, augmented and smoothed as trained."""
+    seconds: float
+    """Wall-clock seconds of the epoch, evaluation included."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the study: one config, one seed, one training."""
+
+    number: int
+    state: State
+    params: dict[str, Scalar]
+    """The active choices of the space by flat name: what tells this trial from the others."""
+    key: str
+    seed: int
+    config_json: dict[str, Any]
+    costs: dict[str, int]
+    """Exact: params, macs."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Measured at the end: accuracy, loss, seconds."""
+    curve: tuple[Epoch, ...] = ()
+    epochs: int = 0
+    """Epochs finished."""
+    device: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Commit, versions, host, threads, precision."""
+    reason: str = ""
+    """Why a trial failed or was stopped, in one line."""
+    traceback: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved config, as it was trained."""
+        return cast(Config, part_from_json(self.config_json))
+
+    def value(self, metric: str) -> float:
+        """A metric or a cost by name; raises KeyError where the trial has none."""
+        return self.costs[metric] if metric in self.costs else self.metrics[metric]
