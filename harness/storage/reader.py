@@ -1,0 +1,153 @@
+"""Reading studies in bulk: a handful of queries however many trials, and neither Optuna nor torch imported."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, func, select
+
+from harness.config import Scalar
+from harness.errors import StorageError, hint
+from harness.record import Epoch, Record, State
+from harness.storage import tables
+from harness.storage.tables import open_engine, readable, shown
+
+STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A study as its database knows it."""
+
+    name: str
+    study_id: int
+    attributes: dict[str, Any]
+    """definition, created, data, provenance and what else was written down when it was created."""
+    counts: dict[State, int]
+
+
+def read_studies(url: str, name: str | None = None) -> list[Stored]:
+    """Every study of ours in a database, or the one of a name; raises StorageError when there is none of that name."""
+    with readable(url):
+        engine = open_engine(url)
+        with engine.connect() as connection:
+            if not _has_tables(engine):
+                found: list[Stored] = []
+            else:
+                found = _studies(connection)
+        engine.dispose()
+    if name is None:
+        return [study for study in found if "definition" in study.attributes]
+    chosen = [study for study in found if study.name == name]
+    names = [study.name for study in found]
+    if not chosen:
+        known = f"it has {', '.join(names[:10])}" if names else "it has none"
+        raise StorageError(f"{shown(url)} has no study {name!r} ({known}){hint(name, names)}")
+    if "definition" not in chosen[0].attributes:
+        raise StorageError(f"{name!r} in {shown(url)} was not made by this harness: it has no definition")
+    return chosen
+
+
+def _has_tables(engine: Engine) -> bool:
+    from sqlalchemy import inspect
+
+    return inspect(engine).has_table("studies")
+
+
+def _studies(connection: Connection) -> list[Stored]:
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    rows = tables.study_attributes
+    for owner, key, value in connection.execute(select(rows.c.study_id, rows.c.key, rows.c.value_json)):
+        attributes[owner][key] = json.loads(value)
+    counts: dict[int, dict[State, int]] = defaultdict(dict)
+    one = tables.trials.c
+    for owner, state, count in connection.execute(
+        select(one.study_id, one.state, func.count()).group_by(one.study_id, one.state)
+    ):
+        if state in STATES:
+            counts[owner][STATES[state]] = count
+    listed = connection.execute(select(tables.studies.c.study_name, tables.studies.c.study_id).order_by("study_id"))
+    return [Stored(name, study_id, attributes[study_id], counts[study_id]) for name, study_id in listed]
+
+
+def read_records(url: str, study_id: int) -> list[Record]:
+    """Every trial of a study, by number."""
+    with readable(url):
+        engine = open_engine(url)
+        with engine.connect() as connection:
+            records = records_of(connection, study_id)
+        engine.dispose()
+    return records
+
+
+def records_of(connection: Connection, study_id: int) -> list[Record]:
+    """Every trial of a study, by number, on an open connection."""
+    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+    for trial, key, value in _rows(connection, study_id, tables.trial_attributes, "key", "value_json"):
+        attributes[trial][key] = json.loads(value)
+    params: dict[int, dict[str, Scalar]] = defaultdict(dict)
+    spelled: dict[str, dict[str, Any]] = {}
+    for trial, name, value, text in _rows(
+        connection, study_id, tables.trial_params, "param_name", "param_value", "distribution_json"
+    ):
+        if text not in spelled:
+            spelled[text] = json.loads(text)
+        params[trial][name] = _external(value, spelled[text])
+    one = tables.trials.c
+    listed = connection.execute(
+        select(one.trial_id, one.number, one.state, one.datetime_start, one.datetime_complete)
+        .where(one.study_id == study_id)
+        .order_by(one.number)
+    )
+    return [
+        _record(number, STATES[state], params[trial], attributes[trial], started, ended)
+        for trial, number, state, started, ended in listed
+        if state in STATES
+    ]
+
+
+def _rows(connection: Connection, study_id: int, table: Table, *columns: str) -> Any:
+    picked = [table.c.trial_id, *(table.c[column] for column in columns)]
+    joined = table.join(tables.trials, tables.trials.c.trial_id == table.c.trial_id)
+    first = table.primary_key.columns[0]
+    return connection.execute(select(*picked).select_from(joined).where(tables.trials.c.study_id == study_id).order_by(first))
+
+
+def _external(value: float, distribution: dict[str, Any]) -> Scalar:
+    """A parameter as it was proposed, from the number Optuna keeps for it."""
+    kind, fields = distribution["name"], distribution["attributes"]
+    if kind == "CategoricalDistribution":
+        choice: Scalar = fields["choices"][int(value)]
+        return choice
+    return int(value) if kind == "IntDistribution" else float(value)
+
+
+def _record(
+    number: int,
+    state: State,
+    params: dict[str, Scalar],
+    found: dict[str, Any],
+    started: datetime | None,
+    ended: datetime | None,
+) -> Record:
+    curve = tuple(Epoch(*point) for point in found.get("curve", ()))
+    return Record(
+        number=number,
+        state=state,
+        params=params,
+        key=found.get("key", ""),
+        seed=found.get("seed", 0),
+        config_json=found.get("config", {}),
+        costs=found.get("costs", {}),
+        metrics=found.get("metrics", {}),
+        curve=curve,
+        epochs=len(curve),
+        device=found.get("device", ""),
+        provenance=found.get("provenance", {}),
+        reason=found.get("reason", ""),
+        traceback=found.get("traceback", ""),
+        started=started and started.replace(tzinfo=UTC),
+        ended=ended and ended.replace(tzinfo=UTC),
+    )

@@ -1,0 +1,168 @@
+"""The Optuna study as the only truth: rows written whole, begun in one commit and finished in one."""
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from optuna import create_study, logging
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import delete, insert, select, update
+
+from harness.config import Scalar
+from harness.errors import StorageError
+from harness.record import Epoch, Record, State
+from harness.storage import tables
+from harness.storage.reader import records_of
+from harness.storage.tables import database_file, engine_options, on_network_disk, readable, shown, tune
+from harness.study import Objective
+
+FINISHED = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
+
+
+class Store:
+    """One database, opened for writing; one driver writes, everybody may read.
+
+    Raises StorageError, in one line, where the database cannot be opened, read or written.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        logging.set_verbosity(logging.WARNING)
+        file = database_file(url)
+        if file is not None and not file.parent.is_dir():
+            raise StorageError(f"--storage {shown(url)}: there is no folder {file.parent}; make it, or name another place")
+        self.remote_disk = file and on_network_disk(file.resolve())
+        with readable(url):
+            self._optuna = RDBStorage(url, engine_kwargs=engine_options(url))
+            self.engine = self._optuna.engine
+            tune(self.engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        self._optuna.remove_session()
+        self.engine.dispose()
+
+    # the study
+
+    def create(self, name: str, objectives: Sequence[Objective], attributes: Mapping[str, Any]) -> int:
+        """A new study, or one whose creation was cut short, with everything that defines it; returns its id."""
+        with readable(self.url):
+            try:
+                directions = [objective.direction for objective in objectives]
+                study = create_study(storage=self._optuna, study_name=name, directions=directions)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ExperimentalWarning)
+                    study.set_metric_names([objective.metric for objective in objectives])
+            except DuplicatedStudyError:
+                pass
+            study_id = self._optuna.get_study_id_from_name(name)
+            self.set_attributes(study_id, attributes)
+        return study_id
+
+    def set_attributes(self, study_id: int, attributes: Mapping[str, Any]) -> None:
+        """Writes attributes of a study, all or none."""
+        rows = tables.study_attributes
+        with readable(self.url), self.engine.begin() as connection:
+            connection.execute(delete(rows).where(rows.c.study_id == study_id, rows.c.key.in_(list(attributes))))
+            values = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+            connection.execute(insert(rows), values)
+
+    def records(self, study_id: int) -> list[Record]:
+        """Every trial, by number."""
+        with readable(self.url), self.engine.connect() as connection:
+            return records_of(connection, study_id)
+
+    # rows
+
+    def begin(
+        self,
+        study_id: int,
+        params: Mapping[str, Scalar],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+    ) -> int:
+        """Writes a whole RUNNING row in one commit; returns its number."""
+        template = create_trial(
+            state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=dict(attributes)
+        )
+        with readable(self.url):
+            trial_id = self._optuna.create_new_trial(study_id, template)
+            return self._optuna.get_trial_number_from_id(trial_id)
+
+    def progress(self, study_id: int, number: int, curve: Sequence[Epoch]) -> None:
+        """Writes the curve so far of a running row, in one commit."""
+        with readable(self.url), self.engine.begin() as connection:
+            trial_id = self._running(connection, study_id, number)
+            self._write_curve(connection, trial_id, curve)
+
+    def finish(
+        self,
+        study_id: int,
+        number: int,
+        state: State,
+        *,
+        values: Sequence[float] = (),
+        curve: Sequence[Epoch] = (),
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Ends a running row in one commit: curve, attributes, values and state together, or nothing."""
+        if not all(map(math.isfinite, values)):
+            raise ValueError(f"values {values} of trial {number} are not finite")
+        with readable(self.url), self.engine.begin() as connection:
+            trial_id = self._running(connection, study_id, number)
+            self._write_curve(connection, trial_id, curve)
+            self._write_attributes(connection, trial_id, attributes or {})
+            if values:
+                rows = [
+                    {"trial_id": trial_id, "objective": index, "value": value, "value_type": "FINITE"}
+                    for index, value in enumerate(values)
+                ]
+                connection.execute(insert(tables.trial_values), rows)
+            ended = datetime.now(UTC).replace(tzinfo=None)
+            change = {"state": FINISHED[state], "datetime_complete": ended}
+            connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(change))
+
+    def _running(self, connection: Any, study_id: int, number: int) -> int:
+        """The id of a row that may still be written; a finished row is frozen."""
+        one = tables.trials.c
+        query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number).with_for_update()
+        row = connection.execute(query).one()
+        if row.state != "RUNNING":
+            raise StorageError(f"trial {number} is {row.state} already and cannot be changed: does another driver run this study?")
+        return int(row.trial_id)
+
+    def _write_curve(self, connection: Any, trial_id: int, curve: Sequence[Epoch]) -> None:
+        if not curve:
+            return
+        self._write_attributes(connection, trial_id, {"curve": [astuple(point) for point in curve]})
+        points = tables.trial_points
+        connection.execute(delete(points).where(points.c.trial_id == trial_id))
+        rows = [
+            {"trial_id": trial_id, "step": point.epoch, "intermediate_value": point.accuracy, "intermediate_value_type": "FINITE"}
+            for point in curve
+        ]
+        connection.execute(insert(points), rows)
+
+    def _write_attributes(self, connection: Any, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        if not attributes:
+            return
+        rows = tables.trial_attributes
+        connection.execute(delete(rows).where(rows.c.trial_id == trial_id, rows.c.key.in_(list(attributes))))
+        values = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+        connection.execute(insert(rows), values)
+
+

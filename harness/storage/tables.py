@@ -1,0 +1,163 @@
+"""Optuna's tables as SQLAlchemy Core sees them, and how a database is opened.
+
+Optuna's own objects read a study trial by trial and write a row in some 14 commits. Here all rows are read in a handful of
+queries and a row is finished in one transaction. Only columns that have been the same since schema 12 (Optuna 3) are named;
+a contract test reads everything back through `optuna.load_study`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, DateTime, Engine, Enum, Float, Integer, MetaData, String, Table, Text, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from harness.errors import StorageError, one_line
+
+PATIENCE = 60
+"""Seconds to wait for a locked database."""
+NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "9p", "afs")
+
+meta = MetaData()
+states = Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
+studies = Table("studies", meta, Column("study_id", Integer, primary_key=True), Column("study_name", String))
+directions = Table(
+    "study_directions",
+    meta,
+    Column("study_direction_id", Integer, primary_key=True),
+    Column("study_id", Integer),
+    Column("objective", Integer),
+    Column("direction", Enum("NOT_SET", "MINIMIZE", "MAXIMIZE", name="studydirection")),
+)
+trials = Table(
+    "trials",
+    meta,
+    Column("trial_id", Integer, primary_key=True),
+    Column("number", Integer),
+    Column("study_id", Integer),
+    Column("state", states),
+    Column("datetime_start", DateTime),
+    Column("datetime_complete", DateTime),
+)
+
+
+def _attributes(table: str, key: str, owner: str) -> Table:
+    columns = (Column(key, Integer, primary_key=True), Column(owner, Integer), Column("key", String), Column("value_json", Text))
+    return Table(table, meta, *columns)
+
+
+study_attributes = _attributes("study_user_attributes", "study_user_attribute_id", "study_id")
+trial_attributes = _attributes("trial_user_attributes", "trial_user_attribute_id", "trial_id")
+trial_params = Table(
+    "trial_params",
+    meta,
+    Column("param_id", Integer, primary_key=True),
+    Column("trial_id", Integer),
+    Column("param_name", String),
+    Column("param_value", Float),
+    Column("distribution_json", Text),
+)
+trial_values = Table(
+    "trial_values",
+    meta,
+    Column("trial_value_id", Integer, primary_key=True),
+    Column("trial_id", Integer),
+    Column("objective", Integer),
+    Column("value", Float),
+    Column("value_type", Enum("FINITE", "INF_POS", "INF_NEG", name="trialvaluetype")),
+)
+trial_points = Table(
+    "trial_intermediate_values",
+    meta,
+    Column("trial_intermediate_value_id", Integer, primary_key=True),
+    Column("trial_id", Integer),
+    Column("step", Integer),
+    Column("intermediate_value", Float),
+    Column(
+        "intermediate_value_type", Enum("FINITE", "INF_POS", "INF_NEG", "NAN", name="trialintermediatevaluetype")
+    ),
+)
+
+
+def parse_url(url: str) -> URL:
+    """The storage URL, checked; raises StorageError for what is none."""
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise StorageError(f"--storage {url}: not a database URL; write sqlite:///harness.db, for instance") from None
+
+
+def shown(url: str | URL) -> str:
+    """The URL without its password."""
+    return (parse_url(url) if isinstance(url, str) else url).render_as_string(hide_password=True)
+
+
+def database_file(url: str) -> Path | None:
+    """The file of an SQLite URL, None for a database of another kind or in memory."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database)
+
+
+def on_network_disk(path: Path, mounts: str | None = None) -> str | None:
+    """The type of the network file system the path lies on, if any."""
+    if mounts is None:
+        listing = Path("/proc/mounts")
+        mounts = listing.read_text() if listing.exists() else ""
+    found, kind = "", ""
+    for line in mounts.splitlines():
+        _, where, system, *_ = line.split()
+        inside = str(path).startswith(where.rstrip("/") + "/") or str(path) == where
+        if inside and len(where) >= len(found):
+            found, kind = where, system
+    return kind if kind.startswith(NETWORK_DISKS) else None
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """What SQLAlchemy is told for this database: patience with locks, and a probe of pooled connections."""
+    if parse_url(url).get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": PATIENCE}}
+    return {"pool_pre_ping": True}
+
+
+def tune(engine: Engine) -> None:
+    """SQLite in WAL on local disks; with a rollback journal on network ones, where WAL does not work."""
+    if engine.dialect.name != "sqlite":
+        return
+    file = database_file(engine.url.render_as_string(hide_password=False))
+    remote = file is not None and on_network_disk(file.resolve())
+
+    @event.listens_for(engine, "connect")
+    def pragmas(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA journal_mode={'DELETE' if remote else 'WAL'}")
+        cursor.execute(f"PRAGMA synchronous={'FULL' if remote else 'NORMAL'}")
+        cursor.close()
+
+    engine.dispose()  # a connection made before this listener would go without
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for an existing database; raises StorageError where there is none."""
+    file = database_file(url)
+    if file is not None and not file.exists():
+        raise StorageError(f"there is no database at {file}: start a study with `harness run`, or name another by --storage")
+    with readable(url):
+        engine = create_engine(parse_url(url), **engine_options(url))
+        with engine.connect():
+            return engine
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Turns what SQLAlchemy and the drivers raise into one line that names the database and no password."""
+    try:
+        yield
+    except (NoSuchModuleError, ImportError, SQLAlchemyError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        missing = isinstance(error, (NoSuchModuleError, ImportError))
+        remedy = "; is its driver installed (extra `postgres`)?" if missing else ""
+        raise StorageError(f"{shown(url)}: {one_line(cause)}{remedy}") from None
