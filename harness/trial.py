@@ -1,0 +1,143 @@
+"""One trial from config to outcome, epoch by epoch, in whatever process it runs."""
+
+import math
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from harness.config import Config, part_from_json
+from harness.cost import Cost
+from harness.errors import HarnessError, one_line
+from harness.record import Epoch
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Everything a worker needs for a trial, as plain values that travel between machines."""
+
+    study: str
+    number: int
+    key: str
+    seed: int
+    config: dict[str, Any]
+    costs: dict[str, int]
+    data: str
+    """Folder of the data."""
+    fingerprint: str
+    runs: str
+    """Folder of the checkpoints."""
+    threads: int = 1
+    code: tuple[str, ...] = ()
+    """Folders of the user's modules."""
+
+    @property
+    def folder(self) -> Path:
+        """Where this trial's checkpoint lies."""
+        return Path(self.runs) / self.study / str(self.number)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: complete with metrics, or failed with a reason."""
+
+    state: Literal["complete", "failed"]
+    metrics: dict[str, float] = field(default_factory=dict)
+    device: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker tells the driver after each epoch: the curve so far, and the outcome once there is one."""
+
+    curve: tuple[Epoch, ...]
+    outcome: Outcome | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"curve": [asdict(point) for point in self.curve], "outcome": self.outcome and asdict(self.outcome)}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> "Report":
+        """What `to_json` wrote."""
+        outcome = data["outcome"]
+        return Report(tuple(Epoch(**point) for point in data["curve"]), Outcome(**outcome) if outcome else None)
+
+
+class Diverged(HarnessError):
+    """The loss is no longer a number."""
+
+
+def run_trial(assignment: Assignment) -> Iterator[Report]:
+    """Trains, reporting each epoch; the last report has the outcome. A failing trial is an outcome, never an exception."""
+    curve: tuple[Epoch, ...] = ()
+    try:
+        for report in _train(assignment):
+            curve = report.curve
+            yield report
+    except Exception as error:
+        yield Report(curve, Outcome("failed", reason=one_line(error), traceback=traceback.format_exc(limit=-12)))
+
+
+def _train(assignment: Assignment) -> Iterator[Report]:
+    import torch
+
+    from harness.code import add_paths
+    from harness.data.batches import resident
+    from harness.data.sources import open_data
+    from harness.measure.complexity import check
+    from harness.networks.build import build
+    from harness.provenance import provenance
+    from harness.training import checkpoint, device, loop
+
+    started = time.perf_counter()
+    add_paths(list(assignment.code))
+    config = cast(Config, part_from_json(assignment.config))
+    training, where = config.training, device.best_device()
+    device.claim(assignment.threads)
+
+    # build and count
+    pictures, info = open_data(training, Path(assignment.data))
+    if info.fingerprint != assignment.fingerprint:
+        raise HarnessError(f"the pictures under {assignment.data} are not those the study was started with")
+    check(config.network, info.shape, Cost(**assignment.costs))
+    network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
+    optim = loop.optimiser(network, training)
+    data = resident(
+        pictures, share=training.validation, seed=assignment.seed, augment=training.augment, device=where
+    )
+
+    # go on from the last epoch, if there is one
+    curve: list[Epoch] = []
+    if saved := checkpoint.load(assignment.folder, assignment.key, where):
+        network.load_state_dict(saved["network"])
+        optim.load_state_dict(saved["optimiser"])
+        curve = [Epoch(*point) for point in saved["curve"]]
+
+    # train and measure
+    spent = sum(point.seconds for point in curve)
+    for epoch in range(len(curve) + 1, training.epochs + 1):
+        began = time.perf_counter()
+        train_loss = loop.train_epoch(network, optim, data, training, seed=assignment.seed, epoch=epoch)
+        accuracy, loss = loop.evaluate(network, data, training)
+        if not (math.isfinite(train_loss) and math.isfinite(loss)):
+            raise Diverged(f"the loss is {train_loss if math.isfinite(loss) else loss} in epoch {epoch}: try a smaller lr")
+        curve.append(Epoch(epoch, accuracy, loss, train_loss, time.perf_counter() - began))
+        checkpoint.save(assignment.folder, assignment.key, network, optim, curve)
+        if epoch < training.epochs:
+            yield Report(tuple(curve))
+
+    last = curve[-1]
+    yield Report(
+        tuple(curve),
+        Outcome(
+            "complete",
+            metrics={"accuracy": last.accuracy, "loss": last.loss, "seconds": time.perf_counter() - started + spent},
+            device=device.device_name(where),
+            provenance=provenance() | {"threads": assignment.threads, "precision": training.precision},
+        ),
+    )
