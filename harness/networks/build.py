@@ -1,0 +1,87 @@
+"""From a config to a network with reproducible initial weights.
+
+Every module draws from a stream of its own, named by seed and path: what two networks share starts equal, whatever else
+is in them, so that the arms of an ablation are paired. All is drawn on the CPU, so that the device changes nothing.
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from harness.config import Attention, Custom, Network
+from harness.cost import Cost, Shape, network_cost
+from harness.networks.attention.catalog import attention
+from harness.networks.attention.expatt import DistanceMap
+from harness.networks.custom import rehearse
+from harness.networks.resnet import Block, ResidualNetwork
+
+
+def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "cpu") -> nn.Module:
+    """The network of a config for pictures and classes of `shape`, with the initial weights of `seed` (None: any).
+
+    On "meta" there are no weights. The caller's random numbers are left as they were. Raises CodeError when a module of
+    the user's does not fit its slot.
+    """
+    network_cost(network, shape, _rehearsed)
+    with torch.device("meta"):
+        model = ResidualNetwork(network, shape)
+    if device == "meta":
+        return model
+    seed = torch.Generator().seed() if seed is None else seed
+    model.to_empty(device="cpu")
+    _initialise(model, seed, "")
+    paths = [path for path, _ in model.named_modules() if path.endswith(".attention")]
+    for stage, slot in enumerate(network.stages, start=1):
+        for path in paths:
+            if slot is not None and path.startswith(f"stages.{stage}."):
+                model.set_submodule(path, seeded_attention(slot, network.slot_channels(stage), seed, path))
+    return model.to(device)
+
+
+def seeded_attention(slot: Attention, channels: int, seed: int, path: str) -> nn.Module:
+    """A module that initialises itself, from random numbers named by seed and path; the caller's are left as they were."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(_number(seed, path))
+        return attention(slot, channels)
+
+
+def _rehearsed(slot: Custom, channels: int, height: int, width: int) -> Cost:
+    rehearse(slot, channels, height, width)
+    return Cost(0, 0)
+
+
+def _number(seed: int, path: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed} {path}".encode()).digest()[:8])
+
+
+def _initialise(module: nn.Module, seed: int, path: str) -> None:
+    """Our own layers by our own rules; attention that stands behind convolutions is left to its constructor."""
+    for name, child in module.named_children():
+        if name != "attention":
+            _initialise(child, seed, f"{path}.{name}".lstrip("."))
+    if isinstance(module, (nn.BatchNorm2d, DistanceMap)):
+        module.reset_parameters()
+    elif isinstance(module, nn.Conv2d):
+        # The filters that a convolution keeps beside attention are the first of those it would have had.
+        stream = torch.Generator().manual_seed(_number(seed, path.removesuffix(".kept")))
+        _he_normal(module.weight, stream)
+    elif isinstance(module, nn.Linear):
+        stream = torch.Generator().manual_seed(_number(seed, path))
+        bound = module.in_features**-0.5  # PyTorch's own rule for linear layers
+        for parameter in (module.weight, module.bias):
+            nn.init.uniform_(parameter, -bound, bound, generator=stream)
+    elif isinstance(module, Block):
+        nn.init.zeros_(module.last_norm.weight)  # every block starts as its shortcut (Goyal et al., arXiv 1706.02677)
+    elif any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
+        raise TypeError(f"{path}: no rule initialises {type(module).__name__}")
+
+
+@torch.no_grad()
+def _he_normal(weight: Tensor, stream: torch.Generator) -> None:
+    """N(0, 2 / fan-in) (He et al., arXiv 1502.01852). Fan-in, not fan-out: a filter's scale then does not depend on how
+    many filters stand beside it, so that a convolution which gives up channels keeps the others as they were."""
+    whole = math.ceil(weight.numel() / 16) * 16  # torch draws normals in sixteens: a shorter tail would be drawn anew
+    drawn = torch.empty(whole).normal_(0, math.sqrt(2 / weight[0].numel()), generator=stream)
+    weight.copy_(drawn[: weight.numel()].view_as(weight))
