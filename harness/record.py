@@ -50,6 +50,8 @@ class Record:
     reason: str = ""
     """Why a trial failed or was stopped, in one line."""
     traceback: str = ""
+    proposal: dict[str, Any] = field(default_factory=dict)
+    """What the strategy wrote down to go on from after a restart."""
     started: datetime | None = None
     ended: datetime | None = None
 

@@ -148,6 +148,7 @@ def _record(
         provenance=found.get("provenance", {}),
         reason=found.get("reason", ""),
         traceback=found.get("traceback", ""),
+        proposal=found.get("proposal") or {},
         started=started and started.replace(tzinfo=UTC),
         ended=ended and ended.replace(tzinfo=UTC),
     )
