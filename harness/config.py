@@ -4,9 +4,10 @@ Stages are named as in the papers, from 1. A stage has one attention slot; where
 own business (its `place`). Nothing here imports torch: listing, planning and reporting read configs in milliseconds.
 """
 
+import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -44,7 +45,7 @@ class Part(BaseModel):
 
 def explain(part: type[BaseModel], error: ErrorDetails) -> str:
     """One pydantic error as one line: field, value, rule, remedy."""
-    where = ".".join([part.__name__, *(str(key) for key in error["loc"])])
+    where = ".".join([part.__name__, *(str(key + 1 if isinstance(key, int) else key) for key in error["loc"])])
     if error["type"] == "extra_forbidden":
         fields = [name for name in part.model_fields if name != "kind"]
         return f"{where}: {part.__name__} has no such field (it has {', '.join(fields)}){hint(error['loc'][-1], fields)}"
@@ -52,9 +53,21 @@ def explain(part: type[BaseModel], error: ErrorDetails) -> str:
         return f"{where} is missing: give {part.__name__}({error['loc'][-1]}=...)"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if type(error["input"]).__module__ == "harness.space":
+        return f"{where} = {error['input']!r}: {part.__name__}(...) takes plain values; write vary({part.__name__}, ...)"
+    if error["type"] in ("union_tag_not_found", "model_attributes_type"):
+        parts = " or ".join(f"{name}(...)" for name in _parts_in(part.model_fields[str(error["loc"][0])].annotation))
+        return f"{where} = {error['input']!r}: give {parts}"
     rule = error["msg"][:1].lower() + error["msg"][1:]
     allowed = re.findall(r"'([^']+)'", str(error.get("ctx", {}).get("expected", "")))
     return f"{where} = {error['input']!r}: {rule}{hint(error['input'], allowed)}"
+
+
+def _parts_in(annotation: Any) -> list[str]:
+    """The names of the parts that an annotation allows, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation.__name__]
+    return [name for inner in get_args(annotation) for name in _parts_in(inner)]
 
 
 class Attention(Part):
@@ -204,13 +217,14 @@ class Custom(Attention):
             Part.__init__(self, place=place, label=label, **knobs)
         else:
             for name, value in knobs.items():
-                if not isinstance(value, Scalar):
-                    raise ConfigError(f"Custom({target!r}).{name} = {value!r}: a knob is a string, a number, a bool or None")
+                if not isinstance(value, Scalar) or (isinstance(value, float) and not math.isfinite(value)):
+                    rule = "a knob is a string, a finite number, a bool or None"
+                    raise ConfigError(f"Custom({target!r}).{name} = {value!r}: {rule}")
             Part.__init__(self, target=target, place=place, label=label, knobs=knobs)
 
     @model_validator(mode="after")
     def _names_a_class(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.target):
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", self.target):
             raise ConfigError(f"Custom({self.target!r}): write 'package.module:Class', for instance 'mylab.gate:Gate'")
         return self
 
@@ -248,14 +262,16 @@ class ResNet(Part):
     @model_validator(mode="before")
     @classmethod
     def _all_stages(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or type(depth := data.get("depth", 20)) is not int:
             return data
-        depth = data.get("depth", 20)
         allowed = sorted({*CIFAR_DEPTHS, *IMAGENET_BLOCKS})
-        if type(depth) is not int or depth not in allowed:
+        if depth not in allowed:
             raise ValueError(f"ResNet.depth = {depth!r}: use one of {', '.join(map(str, allowed))}")
         count = 4 if depth in IMAGENET_BLOCKS else 3
-        stages = tuple(data.get("stages", ())) or (None,) * count
+        stages = data.get("stages", ())
+        if not isinstance(stages, (tuple, list)):
+            raise ValueError(f"ResNet.stages = {stages!r}: give a tuple with one slot per stage, {count} at depth {depth}")
+        stages = tuple(stages) or (None,) * count
         if len(stages) != count:
             raise ValueError(f"ResNet.stages has {len(stages)} slots: depth {depth} has {count} stages, give one slot each")
         return data | {"stages": stages}
@@ -317,6 +333,7 @@ class Training(Part):
     """
 
     kind: Literal["training"] = "training"
+    label: str | None = None
     dataset: Literal["digits", "cifar10", "cifar100", "folder"] = "digits"
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     """Side of the square that pictures of a folder are resized to; None where they all have one size."""
@@ -363,7 +380,7 @@ def part_from_json(data: dict[str, Any]) -> Part:
     kind = data.get("kind")
     if kind not in PARTS:
         raise ConfigError(f"kind = {kind!r}: unknown part; this version knows {', '.join(PARTS)}")
-    return PARTS[kind](**{name: _from_json(value) for name, value in data.items()})
+    return PARTS[kind](**{name: value if name == "knobs" else _from_json(value) for name, value in data.items()})
 
 
 def _from_json(value: Any) -> Any:

@@ -55,8 +55,8 @@ def attention_identity(
 
 def training_identity(training: Training) -> dict[str, Any]:
     """The recipe; which pictures is said by the fingerprint of the data, not by where they came from."""
-    named_by_data = ("kind", "dataset", "limit", "image_size")
-    return {name: value for name, value in significant(training).items() if name not in named_by_data}
+    without_effect = ("kind", "label", "dataset", "limit", "image_size")
+    return {name: value for name, value in significant(training).items() if name not in without_effect}
 
 
 def significant(part: Part) -> dict[str, Any]:
