@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from harness.config import Config, part_from_json
 from harness.cost import Cost
 from harness.errors import HarnessError, one_line
+from harness.key import canonical, network_identity
 from harness.record import Epoch
 
 
@@ -68,6 +69,10 @@ class Report:
         return Report(tuple(Epoch(**point) for point in data["curve"]), Outcome(**outcome) if outcome else None)
 
 
+_checked: set[object] = set()
+"""Networks whose closed-form cost ptflops has confirmed in this process."""
+
+
 class Diverged(HarnessError):
     """The loss is no longer a number."""
 
@@ -104,8 +109,10 @@ def _train(assignment: Assignment) -> Iterator[Report]:
     pictures, info = open_data(training, Path(assignment.data))
     if info.fingerprint != assignment.fingerprint:
         raise HarnessError(f"the pictures under {assignment.data} are not those the study was started with")
-    check(config.network, info.shape, Cost(**assignment.costs))
     network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
+    if (counted := (canonical(network_identity(config.network)), info.shape)) not in _checked:
+        check(config.network, network, info.shape, Cost(**assignment.costs))
+        _checked.add(counted)
     optim = loop.optimiser(network, training)
     data = resident(
         pictures, share=training.validation, seed=assignment.seed, augment=training.augment, device=where

@@ -88,11 +88,12 @@ class Ledger:
         *,
         limit: int | None = None,
         watcher: Watcher | None = None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.store, self.study_id, self.study, self.info, self.places = store, study_id, study, info, places
         self.space = study.open_space(check=False)
         self.watcher = watcher or Watcher()
-        self.stopping = False
+        self._asked_to_stop, self._stopping = asked_to_stop, False
         self.refused: Counter[str] = Counter()
         """Proposals not trained: invalid, over budget, duplicate."""
         self.running: dict[int, Running] = {}
@@ -143,6 +144,15 @@ class Ledger:
     def done(self) -> bool:
         """Whether nothing is left to hand out, now or later."""
         return not self._waiting and (self._exhausted or self.rows >= self.planned)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is to end: nothing is handed out any more, what runs is left for next time."""
+        return self._stopping or self._asked_to_stop()
+
+    def stop(self) -> None:
+        """Ends the run, for a reason of its own."""
+        self._stopping = True
 
     # handing out
 

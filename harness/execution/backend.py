@@ -1,0 +1,53 @@
+"""How trials are run: what every backend is told, and the backend that uses this very process."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.execution.ledger import Ledger
+from harness.trial import run_trial
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use; None takes what the machine has."""
+
+    concurrency: int | None = None
+    """Trials at once."""
+    cpus_per_trial: int = 1
+    gpus_per_trial: float | None = None
+    """May be a fraction: 0.25 puts four trials on a GPU."""
+    address: str | None = None
+    """A running Ray cluster; None starts one on this machine."""
+
+
+class Backend(Protocol):
+    """Runs trials until the ledger has no more, or is told to stop."""
+
+    def precision(self) -> str:
+        """The best precision of the devices that trials will run on."""
+
+    def run(self, ledger: Ledger) -> None:
+        """Hands the ledger's trials to workers and their reports back."""
+
+    def close(self) -> None:
+        """Leaves nothing behind."""
+
+
+class LocalBackend:
+    """One trial after the other, in this process: for notebooks, debuggers and small machines."""
+
+    def precision(self) -> str:
+        from harness.training.device import best_precision
+
+        return best_precision()
+
+    def run(self, ledger: Ledger) -> None:
+        while (assignment := ledger.next()) is not None:
+            for report in run_trial(assignment):
+                ledger.report(assignment.number, report)
+                if ledger.stopping and report.outcome is None:
+                    ledger.leave(assignment.number)
+                    return
+
+    def close(self) -> None:
+        """Nothing was opened."""

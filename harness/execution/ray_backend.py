@@ -1,0 +1,195 @@
+"""The Ray Tune backend: Tune schedules workers, the ledger decides and writes.
+
+Tune is given a searcher that asks the ledger, and a trainable that runs one assignment after the other in a process that
+is kept. Its own retries, snapshots, loggers and restore are off: the database is the only truth.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_WARN_THRESHOLD_S": "3600",
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+}
+os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from harness.errors import HarnessError, one_line  # noqa: E402
+from harness.execution.backend import Resources  # noqa: E402
+from harness.execution.ledger import Ledger  # noqa: E402
+from harness.trial import Assignment, Report, run_trial  # noqa: E402
+
+
+class Worker(tune.Trainable):
+    """A process that runs one assignment after the other; a step is an epoch."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._reports = self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._reports = self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> Iterator[Report]:
+        return run_trial(Assignment(**config["assignment"]))
+
+    def step(self) -> dict[str, Any]:
+        report = next(self._reports)
+        return {"report": report.to_json(), "done": report.outcome is not None}
+
+
+class LedgerSearcher(Searcher):
+    """Tune asks, the ledger answers. What fails here ends the run and is raised by the backend, not swallowed by Tune."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(metric="epoch", mode="max")
+        self._ledger = ledger
+        self._numbers: dict[str, int] = {}
+        self.error: Exception | None = None
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
+            self._ledger.stop()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        assignment = None
+        with self._guarded():
+            assignment = self._ledger.next()
+        if assignment is not None:
+            self._numbers[trial_id] = assignment.number
+            return {"assignment": asdict(assignment)}
+        nothing_live = not self._ledger.running and (self._ledger.done or self._ledger.stopping)
+        return Searcher.FINISHED if nothing_live else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        number = self._numbers[trial_id]
+        if "report" in result and number in self._ledger.running:
+            with self._guarded():
+                self._ledger.report(number, Report.from_json(result["report"]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id)
+        if number not in self._ledger.running:
+            return
+        with self._guarded():
+            report = Report.from_json(result["report"]) if result and "report" in result else None
+            if report is not None and report.outcome is not None:
+                self._ledger.report(number, report)
+            elif error and not self._ledger.stopping:
+                self._ledger.lost(number, "the process died or the node went away")
+            else:
+                self._ledger.leave(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The database is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The database is the only truth."""
+
+
+class StopWhenAsked(tune.Stopper):
+    """Ends Tune's loop once the ledger is told to stop."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._ledger.stopping
+
+
+class RayBackend:
+    """A Ray of our own on this machine, or a running cluster by its address."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._folder = tempfile.mkdtemp(prefix="harness-")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if resources.address is None:
+                    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                    wanted = (resources.concurrency or 1) * resources.cpus_per_trial
+                    ray.init(
+                        address="local",
+                        num_cpus=max(cores, wanted),
+                        include_dashboard=False,
+                        object_store_memory=100 * 2**20,
+                        _temp_dir=self._folder,
+                        **quiet,
+                    )
+                else:
+                    ray.init(address=resources.address, **quiet)
+        except Exception as error:
+            self._remove_folder()
+            where = f"--address {resources.address}" if resources.address else "Ray on this machine"
+            raise HarnessError(f"{where} cannot be reached: {one_line(error)}") from None
+        have = ray.cluster_resources()
+        self._gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, have.get("GPU", 0.0))
+        by_cpu = have.get("CPU", 1) // resources.cpus_per_trial
+        by_gpu = have.get("GPU", 0) / self._gpus if self._gpus else by_cpu
+        self.concurrency = resources.concurrency or max(1, int(min(by_cpu, by_gpu)))
+        if self._gpus > have.get("GPU", 0.0):
+            self.close()
+            raise HarnessError(f"--gpus-per-trial {self._gpus:g}: Ray sees {have.get('GPU', 0):g} GPUs; use a smaller share, or 0")
+
+    def precision(self) -> str:
+        from harness.training.device import best_precision
+
+        probe = ray.remote(best_precision).options(num_cpus=self._resources.cpus_per_trial, num_gpus=self._gpus)
+        return str(ray.get(probe.remote()))
+
+    def run(self, ledger: Ledger) -> None:
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.concurrency)
+        searcher = LedgerSearcher(ledger)
+        share = {"cpu": self._resources.cpus_per_trial, "gpu": self._gpus}
+        tuner = tune.Tuner(
+            tune.with_resources(Worker, share),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher, num_samples=-1, max_concurrent_trials=self.concurrency, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                storage_path=self._folder,
+                name="tune",
+                verbose=0,
+                stop=StopWhenAsked(ledger),
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tuner.fit()
+        if searcher.error is not None:
+            raise searcher.error
+
+    def close(self) -> None:
+        ray.shutdown()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
