@@ -1,0 +1,196 @@
+"""The facts of a report: what a study's records say, in plain values. Figures, page and tables only draw them."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.analysis.front import front, measured
+from harness.record import Record, State
+from harness.report.words import Difference, Unit, differences, unit
+from harness.space import Space
+from harness.study import EXACT, METRICS, Exhaustive, Objective, Study, maximize, minimize
+
+STATES: tuple[State, ...] = ("complete", "stopped", "failed", "running")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A record and what the report says about it."""
+
+    record: Record
+    differs: tuple[Difference, ...]
+    on_front: bool
+    """On the front over all of the study's objectives."""
+
+    @property
+    def number(self) -> int:
+        return self.record.number
+
+    @property
+    def label(self) -> str:
+        """What differs, as in a caption: stage 2 SE · ratio 8; stage 3 none."""
+        return "; ".join(map(str, self.differs)) or "nothing varies"
+
+    def value(self, metric: str) -> float | None:
+        """A metric or a cost; None where it was not measured or is not a number."""
+        found = measured(self.record, metric)
+        return found if math.isfinite(found) else None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report needs to know of a study; each fact is computed once, when first asked for."""
+
+    study: Study
+    attributes: dict[str, Any]
+    """What the store keeps with the study; any of it may be missing."""
+    trials: tuple[Trial, ...]
+    """By number."""
+    space: Space
+
+    # which metrics
+
+    @cached_property
+    def main(self) -> Objective:
+        """What the answer is about: the first objective that has to be trained for, else accuracy."""
+        learned = (objective for objective in self.study.objectives if objective.metric not in EXACT)
+        return next(learned, maximize("accuracy"))
+
+    @cached_property
+    def costs(self) -> tuple[Objective, ...]:
+        """What the main metric is set against: the exact costs, and any further objective."""
+        own: dict[str, Objective] = {objective.metric: objective for objective in self.study.objectives}
+        exact = tuple(own.get(metric, minimize(metric)) for metric in EXACT)
+        return exact + tuple(own[metric] for metric in own if metric not in (*EXACT, self.main.metric))
+
+    @cached_property
+    def thrift(self) -> Objective:
+        """The cost to save on: the last exact one among the objectives, MACs by default."""
+        exact = (objective for objective in reversed(self.study.objectives) if objective.metric in EXACT)
+        return next(exact, minimize("macs"))
+
+    @cached_property
+    def units(self) -> dict[str, Unit]:
+        """One unit per metric for the whole report."""
+        return {metric: unit(metric, values(self.trials, metric)) for metric in METRICS}
+
+    # how many
+
+    @cached_property
+    def states(self) -> dict[str, int]:
+        """Trials per state, of the states that occur."""
+        found = Counter(trial.record.state for trial in self.trials)
+        return {state: found[state] for state in STATES if found[state]}
+
+    @cached_property
+    def planned(self) -> int | None:
+        """How many trials the strategy asks for; of an exhaustive study at most, as constraints and twins drop out."""
+        strategy = self.study.strategy
+        if not isinstance(strategy, Exhaustive):
+            return strategy.trials
+        total = self.space.size * len(self.study.seeds)
+        return int(total) if math.isfinite(total) else None
+
+    @cached_property
+    def epochs(self) -> int:
+        """Epochs trained, in all."""
+        return sum(trial.record.epochs for trial in self.trials)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Seconds trained, in all: as measured at the end, or epoch by epoch where a trial has no end."""
+        return sum(trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve) for trial in self.trials)
+
+    # what came out
+
+    def worth(self, trial: Trial) -> tuple[float, float, int]:
+        """Sorts the best first by the main metric, the cheaper first where equal."""
+        return (self._loss(trial), self.thrift.sign * (trial.value(self.thrift.metric) or 0), trial.number)
+
+    def _loss(self, trial: Trial) -> float:
+        return self.main.sign * measured(trial.record, self.main.metric)
+
+    @cached_property
+    def complete(self) -> tuple[Trial, ...]:
+        """The complete trials that have the main metric, best first."""
+        found = (trial for trial in self.trials if trial.record.state == "complete")
+        return tuple(sorted((trial for trial in found if trial.value(self.main.metric) is not None), key=self.worth))
+
+    @cached_property
+    def best(self) -> Trial | None:
+        return self.complete[0] if self.complete else None
+
+    @cached_property
+    def front(self) -> tuple[Trial, ...]:
+        """The study's front over all its objectives, best first."""
+        return tuple(sorted((trial for trial in self.trials if trial.on_front), key=self.worth))
+
+    @cached_property
+    def tolerance(self) -> float:
+        """What 'about as good as the best' means: one point of accuracy, 5 % of anything else."""
+        best = self.best.value(self.main.metric) if self.best else None
+        return 0.01 if self.main.metric == "accuracy" else 0.05 * abs(best or 0)
+
+    @cached_property
+    def thrifty(self) -> Trial | None:
+        """The cheapest trial about as good as the best; the better one where costs are equal."""
+        if self.best is None:
+            return None
+        limit = self._loss(self.best) + self.tolerance + 1e-12
+        near = [trial for trial in self.complete if self._loss(trial) <= limit]
+        priced = [trial for trial in near if trial.value(self.thrift.metric) is not None]
+        return min(priced, key=lambda trial: self.thrift.sign * measured(trial.record, self.thrift.metric), default=None)
+
+    # where it comes from
+
+    def settings(self, name: str) -> list[Any]:
+        """The values of a training setting among the trials, as resolved; each once."""
+        return distinct(trial.record.config_json.get("training", {}).get(name) for trial in self.trials)
+
+    def origins(self, name: str) -> list[Any]:
+        """The values of a provenance entry (commit, host, threads, ...) of the trials and of the study; each once."""
+        whole = self.attributes.get("provenance") or {}
+        return distinct([*(trial.record.provenance.get(name) for trial in self.trials), whole.get(name)])
+
+    @cached_property
+    def versions(self) -> dict[str, list[str]]:
+        """Every version of every library that trials ran with."""
+        found: dict[str, list[str]] = {}
+        for versions in self.origins("versions"):
+            for library, version in versions.items():
+                if str(version) not in found.setdefault(str(library), []):
+                    found[str(library)].append(str(version))
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def devices(self) -> dict[str, int]:
+        """Trials per device, the most used first."""
+        return dict(Counter(trial.record.device for trial in self.trials if trial.record.device).most_common())
+
+
+def gather(study: Study, attributes: dict[str, Any], records: Sequence[Record]) -> Facts:
+    """The facts of a study and its records, which may be none."""
+    space = study.open_space(check=False)
+    best = {record.number for record in front(records, study.objectives)}
+    trials = [
+        Trial(record, differences(record.params, space.parameters), record.number in best)
+        for record in sorted(records, key=lambda record: record.number)
+    ]
+    return Facts(study, attributes, tuple(trials), space)
+
+
+def values(trials: Iterable[Trial], metric: str) -> list[float]:
+    """The values of a metric, of the trials that have it."""
+    return [value for trial in trials if (value := trial.value(metric)) is not None]
+
+
+def distinct(items: Iterable[Any]) -> list[Any]:
+    """Each item once, in the order met; None and empty ones left out."""
+    found = []
+    for item in items:
+        if item not in (None, "", {}) and item not in found:
+            found.append(item)
+    return found

@@ -1,0 +1,249 @@
+"""What the facts say, in sentences: the answer, what was done, what it does not show, where it comes from."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from harness.report.facts import STATES, Facts, Trial, values
+from harness.report.views import Axis, Curves, Grouping
+from harness.report.words import DATASETS, NOUNS, SPACE, TITLES, counted, duration, listed, unit
+from harness.study import Constraint, Evolution, Exhaustive, Search
+
+STRATEGIES = {"random": "Random search", "tpe": "A TPE search", "exhaustive": "Every config"}
+
+
+def answer(facts: Facts) -> str:
+    """The best trial, the cheapest one about as good, and the size of the front."""
+    if facts.best is None:
+        return _no_answer(facts)
+    tried = counted(len(facts.complete), "trial")
+    if len(facts.complete) == 1:
+        return f"One trial so far: {_score(facts, facts.best)}, with {_config(facts.best)}."
+    best = f"The best of {tried} reaches {_score(facts, facts.best)} with {_config(facts.best)}."
+    on_front = counted(len(facts.front), "trial is", "trials are")
+    single = len(facts.study.objectives) == 1
+    return " ".join([best, _saving(facts)] + ([] if single else [f"{on_front} on the front of {aims(facts)}."]))
+
+
+def _no_answer(facts: Facts) -> str:
+    if not facts.trials:
+        return "No answer yet: no trial has started."
+    rest = {state: number for state, number in facts.states.items() if state != "complete"}
+    if set(facts.states) == {"failed"}:
+        return f"No answer: {'the only trial' if len(facts.trials) == 1 else f'all {len(facts.trials)} trials'} failed."
+    return f"No answer yet: no trial is complete ({listed(f'{number:,} {state}' for state, number in rest.items())})."
+
+
+def _config(trial: Trial) -> str:
+    return listed(difference.prose for difference in trial.differs) if trial.differs else "the only config"
+
+
+def _score(facts: Facts, trial: Trial) -> str:
+    return facts.units[facts.main.metric].noun(trial.value(facts.main.metric))
+
+
+def near(facts: Facts) -> str:
+    return "1 point" if facts.main.metric == "accuracy" else f"5{SPACE}%"
+
+
+def _saving(facts: Facts) -> str:
+    """How the cheapest trial about as good as the best compares with it."""
+    if facts.thrifty is None or facts.best is None:
+        return ""
+    if facts.thrifty is facts.best:
+        return f"No other within {near(facts)} of it is cheaper in {NOUNS[facts.thrift.metric]}."
+    return (
+        f"Within {near(facts)} of it, trial {facts.thrifty.number} needs {change(facts, facts.thrifty, facts.thrift.metric)}"
+        f" {NOUNS[facts.thrift.metric]}."
+    )
+
+
+def change(facts: Facts, trial: Trial, metric: str) -> str:
+    """A trial's cost against the best one's: `31 % fewer`."""
+    own, best = trial.value(metric), facts.best.value(metric) if facts.best else None
+    if own is None or not best:
+        return ""
+    share = 100 * (own - best) / best
+    if own == best:
+        return "as many"
+    return f"{abs(share):.{0 if abs(share) >= 1.5 else 2}f}{SPACE}% {'fewer' if share < 0 else 'more'}"
+
+
+def aims(facts: Facts) -> str:
+    return listed(NOUNS[objective.metric] for objective in facts.study.objectives)
+
+
+def done(facts: Facts) -> list[tuple[str, str]]:
+    """What was done, in three lines."""
+    return [("Searched", _searched(facts)), ("Trained", _trained(facts)), ("Ran", _ran(facts))]
+
+
+def _searched(facts: Facts) -> str:
+    strategy, size = facts.study.strategy, facts.space.size
+    among = "a continuous space" if size == float("inf") else f"a space of {counted(size, 'config')}"
+    choices = counted(len(facts.space.parameters), "choice")
+    if isinstance(strategy, Exhaustive):
+        how = f"Every config of {among} ({choices})"
+    elif isinstance(strategy, Evolution):
+        how = f"Evolution (NSGA-II, population {strategy.population}) in {among} ({choices})"
+    else:
+        how = f"{STRATEGIES[strategy.kind]} in {among} ({choices})"
+    bounds = "".join(f"; {bound(constraint)}" for constraint in facts.study.constraints)
+    return f"{how}, {_aim(facts)}{bounds}."
+
+
+def _aim(facts: Facts) -> str:
+    """maximising accuracy, minimising parameters and MACs"""
+    ways: dict[str, list[str]] = {}
+    for objective in facts.study.objectives:
+        ways.setdefault(f"{objective.direction[:-2]}sing", []).append(NOUNS[objective.metric])
+    return ", ".join(f"{way} {listed(nouns)}" for way, nouns in ways.items())
+
+
+def bound(constraint: Constraint) -> str:
+    """A constraint with a readable number: at most 60.00 M MACs."""
+    least, limit = constraint.at_least is not None, constraint.at_most or constraint.at_least or 0
+    return f"at {'least' if least else 'most'} {unit(constraint.metric, [limit]).noun(limit)}"
+
+
+def _trained(facts: Facts) -> str:
+    data = facts.attributes.get("data") or {}
+    names = facts.settings("dataset") or [name for name in [data.get("dataset")] if name]
+    if not names:
+        return "Nothing yet."
+    about = [counted(data["train"], "training picture")] if data.get("train") else []
+    about += [counted(data["classes"], "class", "classes")] if data.get("classes") else []
+    about += [" x ".join(str(side) for side in data["shape"][1:])] if len(data.get("shape") or ()) == 3 else []
+    parts = [listed(DATASETS.get(str(name), str(name)) for name in names) + (f" ({', '.join(about)})" if about else "")]
+    if facts.settings("epochs"):
+        parts.append(f"{span(facts.settings('epochs'))} epochs a trial")
+    if facts.settings("batch_size"):
+        parts.append(f"batches of {span(facts.settings('batch_size'))}")
+    return f"{', '.join(parts)}, {_seeds(facts)}."
+
+
+def span(found: list[Any]) -> str:
+    """One value, or the least and the greatest."""
+    return f"{min(found):,}" if len(found) == 1 else f"{min(found):,} to {max(found):,}"
+
+
+def _seeds(facts: Facts) -> str:
+    seeds = facts.study.seeds
+    return f"one seed ({seeds[0]})" if len(seeds) == 1 else f"{len(seeds)} seeds ({listed(seeds)})"
+
+
+def _ran(facts: Facts) -> str:
+    if not facts.trials:
+        return f"No trial of {facts.planned:,} planned." if facts.planned else "No trial."
+    states = listed(f"{number:,} {state}" for state, number in facts.states.items())
+    most = "at most " if isinstance(facts.study.strategy, Exhaustive) and facts.study.constraints else ""
+    plan = f" of {most}{facts.planned:,} planned" if facts.planned else ""
+    spent = f"{counted(facts.epochs, 'epoch')} in {duration(facts.seconds)} of training"
+    on = f" on {listed(facts.devices)}" if facts.devices else ""
+    return f"{states}{plan}; {spent}{on}{_dates(facts)}."
+
+
+def _dates(facts: Facts) -> str:
+    moments = [moment for trial in facts.trials for moment in (trial.record.started, trial.record.ended) if moment]
+    days = sorted({moment.date() for moment in moments})
+    if not days:
+        return ""
+    return f", {day(moments[0])}" if len(days) == 1 else f", {days[0]:%d %B} to {days[-1]:%d %B %Y}".replace(" 0", " ")
+
+
+def day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y}"
+
+
+def limits(facts: Facts) -> list[tuple[str, str]]:
+    """What the study does not show: a catchword and a sentence each."""
+    return list(_limits(facts))
+
+
+def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
+    names, seeds, size = facts.settings("dataset"), len(facts.study.seeds), facts.space.size
+    if len(names) == 1:
+        known = DATASETS.get(str(names[0]), str(names[0]))
+        yield "Other data", f"All of this is {known}; another data set may rank the configs otherwise."
+    if epochs := facts.settings("epochs"):
+        yield "Longer training", f"Trials had {span(epochs)} epochs; what learns slowly may overtake later."
+    if seeds == 1:
+        yield (
+            "Chance",
+            "One seed a config gives no intervals, and the best of many is partly luck: small gaps prove nothing.",
+        )
+    else:
+        yield "Means", f"Front and figures show single trials, {seeds} seeds a config: the best of them is partly luck."
+    yield "Test accuracy", "Every score is of the validation part; the test part stays untouched."
+    if isinstance(facts.study.strategy, Search):
+        seen = f"{len(facts.trials):,} of {size:,.0f} configs" if size < float("inf") else "a sample"
+        yield "All configs", f"The search saw {seen}, in the order in which results arrived; another run may see others."
+    elif facts.planned and len(facts.complete) < facts.planned:
+        yield "All configs", f"{len(facts.complete):,} of {facts.planned:,} combinations of config and seed are complete."
+    left = {state: facts.states[state] for state in STATES[1:] if state in facts.states}
+    if left:
+        words = listed(f"{counted(number, 'trial')} {_became(state, number)}" for state, number in left.items())
+        yield "Unfinished trials", f"{words[:1].upper()}{words[1:]}: on no front."
+
+
+def _became(state: str, number: int) -> str:
+    be = "was" if number == 1 else "were"
+    return {"stopped": f"{be} stopped early", "failed": "failed", "running": f"{'is' if number == 1 else 'are'} unfinished"}[
+        state
+    ]
+
+
+def front_title(facts: Facts) -> str:
+    number = len(facts.front)
+    if len(facts.study.objectives) == 1:
+        return f"{TITLES[facts.main.metric]} and cost"
+    return f"The front: {counted(number, 'trial')} that no other beats on {aims(facts)}"
+
+
+def front_note(facts: Facts, axes: Sequence[Axis], split: Grouping | None, most: int) -> str:
+    """How to read the figures of the fronts."""
+    words = "The line joins the trials that no other beats on the two axes alone; faint trials are beaten."
+    if any(trial.on_front for axis in axes for trial in axis.beaten):
+        words += f" Open symbols are on the front of {aims(facts)} together."
+    if split:
+        words += f" Colour tells {split.title}, the choice that explains most of the spread in {NOUNS[facts.main.metric]}."
+    faint = max(sum(not trial.on_front for trial in axis.beaten) for axis in axes)
+    if faint > most:
+        words += f" Of the {faint:,} beaten trials {most:,} are drawn, evenly by cost."
+    return words
+
+
+def constants(facts: Facts, axes: Sequence[Axis]) -> list[str]:
+    """A line for each cost that has no figure as all trials share it."""
+    drawn = {axis.cost.metric for axis in axes}
+    metrics = (cost.metric for cost in facts.costs if cost.metric not in drawn)
+    found = [(facts.units[metric], values(facts.complete, metric)) for metric in metrics]
+    return [f"Every trial has {unit.noun(each[0])}." for unit, each in found if len(each) > 1]
+
+
+def curves_note(facts: Facts, curves: Curves) -> str:
+    """How to read the curves, and how many are drawn."""
+    words = f"{TITLES[curves.metric]} on the validation part after each epoch."
+    if any(trial.on_front for trial in curves.drawn):
+        words += " The trials of the front are in colour."
+    if len(curves.drawn) < curves.total:
+        words += f" {len(curves.drawn)} of {curves.total:,} curves are drawn: the front's, and others evenly by number."
+    return words
+
+
+def provenance(facts: Facts, written: datetime) -> list[tuple[str, str]]:
+    """Where the numbers come from: code, libraries, machines, data, dates."""
+    data = facts.attributes.get("data") or {}
+    created = str(facts.attributes.get("created") or "")
+    found = [
+        ("Commit", listed(facts.origins("commit"))),
+        ("Versions", ", ".join(f"{name} {' / '.join(each)}" for name, each in facts.versions.items())),
+        ("Devices", ", ".join(f"{name} ({counted(number, 'trial')})" for name, number in facts.devices.items())),
+        ("Hosts", ", ".join(map(str, facts.origins("host")))),
+        ("Precision", ", ".join(map(str, facts.origins("precision")))),
+        ("Threads", ", ".join(map(str, facts.origins("threads")))),
+        ("Data", " ".join(str(data[name]) for name in ("dataset", "fingerprint") if data.get(name))),
+        ("Created", created[:16].replace("T", " ")),
+        ("Page written", f"{written:%Y-%m-%d %H:%M %Z}".strip()),
+    ]
+    return [(name, words) for name, words in found if words]

@@ -1,0 +1,144 @@
+"""Numbers and choices as a reader wants them: units, plural forms, what makes a trial different."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.config import Scalar
+
+SPACE = "\N{NO-BREAK SPACE}"
+TITLES = {"accuracy": "Accuracy", "loss": "Loss", "params": "Parameters", "macs": "MACs", "seconds": "Time"}
+NOUNS = {"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"}
+KINDS = {"se": "SE", "eca": "ECA", "cbam": "CBAM", "expatt": "ExpAtt", "resnet": "ResNet"}
+DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "folder": "a folder of pictures"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How the values of one metric are written: value * scale, so many decimals, a symbol."""
+
+    metric: str
+    scale: float
+    decimals: int
+    symbol: str
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.metric]
+
+    @property
+    def heading(self) -> str:
+        """The title with the symbol, as over a column or along an axis."""
+        return f"{self.title} ({self.symbol})" if self.symbol else self.title
+
+    def text(self, value: float | None) -> str:
+        """The value with its symbol: 93.41 %, 0.273 M."""
+        if value is None:
+            return "\N{EN DASH}"
+        number = f"{value * self.scale:,.{self.decimals}f}"
+        return f"{number}{SPACE}{self.symbol}" if self.symbol else number
+
+    def noun(self, value: float | None) -> str:
+        """The value as a quantity: 0.273 M parameters."""
+        if self.metric in ("params", "macs"):
+            return f"{self.text(value)}{SPACE if self.symbol else ' '}{NOUNS[self.metric]}"
+        return f"{self.text(value)} {NOUNS[self.metric]}" if self.metric != "seconds" else self.text(value)
+
+
+def unit(metric: str, values: Iterable[float]) -> Unit:
+    """One unit for all the values of a metric, so that a column lines up and differences stay visible."""
+    top = max((abs(value) for value in values), default=0.0)
+    if metric == "accuracy":
+        return Unit(metric, 100, 2, "%")
+    if metric == "loss":
+        return Unit(metric, 1, 3, "")
+    steps = _HOURS if metric == "seconds" else _MILLIONS
+    scale, symbol = next((scale, symbol) for least, scale, symbol in steps if top >= least)
+    whole = len(f"{top * scale:.0f}".lstrip("0"))
+    return Unit(metric, scale, min(max(4 - whole, 0), {"": 0, "s": 1}.get(symbol, 3)), symbol)
+
+
+_HOURS = ((4 * 3600, 1 / 3600, "h"), (15 * 60, 1 / 60, "min"), (0, 1.0, "s"))
+_MILLIONS = ((1e9, 1e-9, "G"), (1e4, 1e-6, "M"), (0, 1.0, ""))
+
+
+def duration(seconds: float) -> str:
+    """4.1 hours, 12 minutes, 9 s."""
+    for size, name in ((3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            amount = seconds / size
+            return f"{amount:,.1f} {name}s" if amount < 10 else f"{amount:,.0f} {name}s"
+    return f"{seconds:.0f}{SPACE}s" if seconds >= 10 else f"{seconds:.1f}{SPACE}s"
+
+
+def counted(number: float, noun: str, plural: str = "") -> str:
+    """1 trial, 2 trials, 1,000 trials."""
+    return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(words: Iterable[object], last: str = "and") -> str:
+    """a, b and c."""
+    *head, tail = map(str, words)
+    return f"{', '.join(head)} {last} {tail}" if head else tail
+
+
+# -- what makes a trial different ---------------------------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """What was chosen at one place of the config: ('stage 2', ('ExpAtt', 'gaussian', 'radius 2.3'))."""
+
+    place: str
+    chosen: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.place} {' · '.join(self.chosen)}".strip()
+
+    @property
+    def prose(self) -> str:
+        """As in a sentence: ExpAtt (gaussian, radius 2.3) in stage 2."""
+        if not self.place.startswith("stage"):
+            return ", ".join(self.chosen)
+        head, *rest = self.chosen
+        return f"{head} ({', '.join(rest)}) in {self.place}" if rest else f"{head} in {self.place}"
+
+
+_STAGE = re.compile(r"stages\.(?:.*\.)?(\d+(?:\+\d+)*)\.(.+)")
+_PARTS = ("attention", "network", "recipe")
+"""Last pieces of the names of choices between whole parts, which the chosen part's own name tells enough about."""
+
+
+def place_of(name: str) -> tuple[str, str]:
+    """Where a flat parameter belongs, and what it is called there: `stages.2.expatt.radius` -> stage 2, radius."""
+    stage = _STAGE.fullmatch(name)
+    if stage:
+        where, rest = stage.groups()
+        return f"stage{'s' if '+' in where else ''} {where}", rest.rpartition(".")[2]
+    place, _, field = name.rpartition(".")
+    return ("training" if place.startswith("training") else ""), field
+
+
+def chosen_words(field: str, value: Scalar) -> str:
+    """A chosen value, named where it would not speak for itself."""
+    if field in _PARTS or (isinstance(value, str) and field in ("kernel", "dataset", "stages")):
+        return KINDS.get(str(value), str(value))
+    if isinstance(value, bool):
+        return f"{field} {'yes' if value else 'no'}"
+    words = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{field.replace('_', ' ')} {words}"
+
+
+def differences(params: dict[str, Scalar], order: Iterable[str]) -> tuple[Difference, ...]:
+    """The active choices in the space's order, those of one place together."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys([name for name in order if name in params] + list(params)):
+        place, field = place_of(name)
+        found.setdefault(place, []).append(chosen_words(field, params[name]))
+    return tuple(Difference(place, tuple(words)) for place, words in found.items())
+
+
+def choice_title(name: str) -> str:
+    """A choice as a legend's title: `stages.3.attention` -> stage 3 attention."""
+    place, field = place_of(name)
+    return f"{place} {field.replace('_', ' ')}".strip()
