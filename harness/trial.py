@@ -1,5 +1,6 @@
 """One trial from config to outcome, epoch by epoch, in whatever process it runs."""
 
+import json
 import math
 import time
 import traceback
@@ -59,12 +60,13 @@ class Report:
     curve: tuple[Epoch, ...]
     outcome: Outcome | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {"curve": [asdict(point) for point in self.curve], "outcome": self.outcome and asdict(self.outcome)}
+    def to_json(self) -> str:
+        return json.dumps({"curve": [asdict(point) for point in self.curve], "outcome": self.outcome and asdict(self.outcome)})
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> "Report":
+    def from_json(text: str) -> "Report":
         """What `to_json` wrote."""
+        data = json.loads(text)
         outcome = data["outcome"]
         return Report(tuple(Epoch(**point) for point in data["curve"]), Outcome(**outcome) if outcome else None)
 

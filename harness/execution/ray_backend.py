@@ -51,10 +51,17 @@ class Worker(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         report = next(self._reports)
-        return {"report": report.to_json(), "done": report.outcome is not None}
+        return {"report": report.to_json(), "epoch": len(report.curve), "done": report.outcome is not None}
 
 
-class LedgerSearcher(Searcher):
+class Unpickled:
+    """Tune pickles what it is given for a restore that never happens here: nothing of it is kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class LedgerSearcher(Unpickled, Searcher):
     """Tune asks, the ledger answers. What fails here ends the run and is raised by the backend, not swallowed by Tune."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -107,7 +114,7 @@ class LedgerSearcher(Searcher):
         """The database is the only truth."""
 
 
-class StopWhenAsked(tune.Stopper):
+class StopWhenAsked(Unpickled, tune.Stopper):
     """Ends Tune's loop once the ledger is told to stop."""
 
     def __init__(self, ledger: Ledger) -> None:
