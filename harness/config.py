@@ -397,6 +397,6 @@ def name_of(part: object) -> str:
         return "none"
     if isinstance(part, Part):
         label: str | None = getattr(part, "label", None)
-        own = part.class_name.lower() if isinstance(part, Custom) else str(part.model_dump()["kind"])
+        own = part.class_name.lower() if isinstance(part, Custom) else str(type(part).model_fields["kind"].default)
         return label or own
     return "+".join(map(name_of, part)) if isinstance(part, tuple) else str(part)

@@ -36,6 +36,30 @@ class Choice:
 
     options: tuple[Any, ...]
 
+    def __repr__(self) -> str:
+        return f"choose({', '.join(map(repr, self.options))})"
+
+    @cached_property
+    def values(self) -> tuple[Scalar, ...]:
+        """What a flat parameter holds for each option: the value itself, or the name of a part."""
+        return tuple(option if _is_value(option) and option is not None else _option_name(option) for option in self.options)
+
+    def option(self, value: Scalar) -> Any:
+        """The option that a flat parameter's value stands for; 1, 1.0 and True are three values."""
+        return self._by_value[type(value), value]
+
+    @cached_property
+    def _by_value(self) -> dict[tuple[type, Scalar], Any]:
+        return {(type(value), value): option for value, option in zip(self.values, self.options)}
+
+    @cached_property
+    def role(self) -> str:
+        """What is chosen where it is a whole part: it becomes the last piece of the choice's name."""
+        held = [option.of if isinstance(option, Same) else option for option in self.options]
+        kinds = [option.part if isinstance(option, Vary) else type(option) for option in held]
+        roles = {Attention: "attention", Network: "network", Training: "recipe"}
+        return next((role for base, role in roles.items() if any(issubclass(kind, base) for kind in kinds)), "")
+
 
 @dataclass(frozen=True, eq=False)
 class Span:
@@ -45,6 +69,9 @@ class Span:
     high: float
     log: bool = False
     step: float | None = None
+
+    def __repr__(self) -> str:
+        return f"span({self.low!r}, {self.high!r})"
 
     @property
     def whole(self) -> bool:
@@ -80,26 +107,49 @@ class Vary:
     part: type[Part]
     fields: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"vary({self.part.__name__}, ...)"
+
 
 @dataclass(frozen=True, eq=False)
 class Same:
-    """One choice, however often it is used."""
+    """One choice, however often it is used: ties of one object are one tie."""
 
     of: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.of is other.of
+
+    def __hash__(self) -> int:
+        return id(self.of)
 
 
 def choose(*options: T) -> T:
     """One of the options. A choice kept in a variable of its own wants its type said: `kernel: Kernel = choose(...)`."""
     if not options:
         raise SpaceError("choose() has no options: give at least one value")
+    options = cast(tuple[T, ...], _plain(options))
     for index, option in enumerate(options):
+        if not _is_option(option):
+            remedy = (
+                f"write {option.__name__}(...)"
+                if isinstance(option, type)
+                else "use numbers, names, parts or tuples of slots"
+            )
+            raise SpaceError(f"choose: {option!r} is no option; {remedy}")
         twin = next((other for other in options[:index] if _equal(option, other)), _NOTHING)
         if twin is not _NOTHING:
             raise SpaceError(f"choose: {twin!r} and {option!r} are equal under ==, so one would never be seen; drop one")
     names = Counter(_option_name(option) for option in options)
     name, times = names.most_common(1)[0]
     if times > 1:
-        raise SpaceError(f"choose: {times} options are called {name!r}; tell them apart by label=, as in ..., label='wide')")
+        alike = [option for option in options if _option_name(option) == name]
+        remedy = (
+            "tell them apart by label=, as in ..., label='wide')"
+            if all(map(_can_have_label, alike))
+            else "rename or drop one"
+        )
+        raise SpaceError(f"choose: {times} options are called {name!r}; {remedy}")
     return cast(T, Choice(options))
 
 
@@ -117,11 +167,13 @@ def span(low: float, high: float, *, log: bool = False, step: float | None = Non
         raise SpaceError(f"span({low!r}, {high!r}): the first end is the smaller one; a single value needs no span")
     if log and low <= 0:
         raise SpaceError(f"span({low!r}, {high!r}, log=True): magnitudes need a lower end above 0")
-    if log and step not in (None, 1):
+    if log and step is not None and not (whole and step == 1):
         raise SpaceError(f"span({low!r}, {high!r}, log=True, step={step!r}): log and step exclude each other")
-    step = (step or 1) if whole else step
-    if step is not None and (step <= 0 or (whole and not isinstance(step, int))):
+    step = 1 if step is None and whole else step
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int if whole else (int, float)) or not step > 0):
         raise SpaceError(f"span({low!r}, {high!r}, step={step!r}): a step is above 0, and whole between whole ends")
+    if step is not None and step > high - low:
+        raise SpaceError(f"span({low!r}, {high!r}, step={step!r}): the first step leaves the range; use a smaller one")
     ends = (low, high) if whole else (float(low), float(high))
     if step is not None:  # the last step inside the range is its end, as Optuna has it too
         ends = (ends[0], ends[0] + math.floor((ends[1] - ends[0]) / step + 1e-9) * step)
@@ -132,12 +184,14 @@ def vary(part: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """`part(...)` with choices in place of some values; what is constant is checked when the space is."""
     if not (isinstance(part, type) and issubclass(part, Part)):
         raise SpaceError(f"vary({part!r}, ...): give a config class, such as ResNet, ExpAtt or Training")
-    fields: dict[str, Any] = dict(kwargs)
-    if issubclass(part, Custom):
+    fields: dict[str, Any] = {name: _plain(value) for name, value in kwargs.items()}
+    if len(args) > (part is Custom):
+        raise SpaceError(f"vary({part.__name__}, {', '.join(map(repr, args))}): fields are given by name")
+    if part is Custom:
         ours: dict[str, Any] = {name: fields.pop(name) for name in ("place", "label") if name in fields}
         fields = {"target": args[0] if args else fields.pop("target", None), **ours, "knobs": fields}
-    elif args:
-        raise SpaceError(f"vary({part.__name__}, {args[0]!r}): fields are given by name")
+    if not isinstance(fields.get("label"), str | None):
+        raise SpaceError(f"vary({part.__name__}, label={fields['label']!r}): a label is a string")
     for name in fields:
         if name not in part.model_fields:
             known = [field for field in part.model_fields if field != "kind"]
@@ -163,6 +217,26 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _is_value(option: object) -> bool:
     return isinstance(option, (str, int, float, bool)) or option is None
+
+
+def _is_option(option: object) -> bool:
+    if isinstance(option, tuple):
+        return all(map(_is_option, option))
+    if isinstance(option, float):
+        return math.isfinite(option)
+    return _is_value(option) or isinstance(option, (Part, Choice, Span, Vary, Same))
+
+
+def _can_have_label(option: object) -> bool:
+    part = option.part if isinstance(option, Vary) else type(option)
+    return issubclass(part, Part) and "label" in part.model_fields
+
+
+def _plain(value: Any) -> Any:
+    """Lists as tuples and floats of other libraries as our own, so that JSON gives the same back."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    return float(value) if isinstance(value, float) else value
 
 
 def _option_name(option: Any) -> str:
@@ -202,20 +276,26 @@ class Space:
         self.parameters: dict[str, Domain] = {}
         """Every flat parameter, active or not, in the order of the config."""
         self.conditions: dict[str, Params] = {}
-        """What must be chosen for a parameter to be active."""
-        self._collect(self.root, "", {}, set())
+        """What must be chosen for a parameter to be active; of a tied one, what all its places ask for."""
+        self._nodes: dict[str, Choice | Span] = {}
+        self._routes: dict[str, list[Params]] = {}
+        """Every way to make a parameter active; a tied one has one for each of its places."""
+        self._collect(self.root, "", {})
+        for name, (first, *others) in self._routes.items():
+            common = [item for item in first.items() if all(item in route.items() for route in others)]
+            self.conditions[name] = dict(common)
         if check:
             self._check()
 
     # names
 
-    def _name_ties(self) -> dict[int, str]:
+    def _name_ties(self) -> dict[Same, str]:
         """A tied choice is named by all its places at once: stages.2+3."""
-        places: dict[int, list[str]] = {}
+        places: dict[Same, list[str]] = {}
 
         def visit(node: Any, path: str) -> None:
             if isinstance(node, Same):
-                places.setdefault(id(node), []).append(path)
+                places.setdefault(node, []).append(path)
                 visit(node.of, path)
             for child, below in self._children(node, path):
                 visit(child, below)
@@ -235,36 +315,31 @@ class Space:
         elif isinstance(node, Choice):
             yield from ((option, join(path, _option_name(option))) for option in node.options if not _is_value(option))
 
-    def _collect(self, node: Any, path: str, given: Params, ties: set[int]) -> None:
+    def _collect(self, node: Any, path: str, given: Params) -> None:
         if isinstance(node, Same):
-            if id(node) not in ties:
-                ties.add(id(node))
-                self._collect(node.of, self._tied[id(node)], given, ties)
+            self._collect(node.of, self._tied[node], given)
             return
         if isinstance(node, (Choice, Span)):
             name = _parameter(node, path)
-            if name in self.parameters:
+            if self._nodes.setdefault(name, node) is not node:
                 raise SpaceError(f"two choices are called {name}: tell their options apart by label=")
-            self.parameters[name] = node if isinstance(node, Span) else tuple(map(_option_value, node.options))
-            self.conditions[name] = given
+            self.parameters[name] = node if isinstance(node, Span) else node.values
+            self._routes.setdefault(name, []).append(given)
         for child, below in self._children(node, path):
-            chosen: Params = {}
-            if isinstance(node, Choice):
-                chosen = {_parameter(node, path): next(_option_name(o) for o in node.options if o is child)}
-            self._collect(child, below, given | chosen, ties)
+            chosen: Params = {_parameter(node, path): _option_name(child)} if isinstance(node, Choice) else {}
+            self._collect(child, below, given | chosen)
 
     # params -> config
 
     def _build(self, node: Any, path: str, decide: Callable[[str, Domain], Scalar]) -> Any:
         """The value a node stands for, asking `decide` at every active choice."""
         if isinstance(node, Same):
-            return self._build(node.of, self._tied[id(node)], decide)
+            return self._build(node.of, self._tied[node], decide)
         if isinstance(node, Span):
             return decide(path, node)
         if isinstance(node, Choice):
             name = _parameter(node, path)
-            chosen = decide(name, self.parameters[name])
-            option = next(option for option in node.options if _identical(_option_value(option), chosen))
+            option = node.option(decide(name, self.parameters[name]))
             return option if _is_value(option) else self._build(option, join(path, _option_name(option)), decide)
         if isinstance(node, Vary):
             paths = self._children(node, path)
@@ -279,6 +354,10 @@ class Space:
         """The config of flat parameters; those of choices that are not active are not looked at.
 
         Raises ConfigError where the combination is not a network, SpaceError for a missing or foreign value."""
+        return cast(Config, self._build(self.root, "", self._decisions(params)))
+
+    def _decisions(self, params: Mapping[str, Scalar]) -> Callable[[str, Domain], Scalar]:
+        """Looks a parameter up and refuses what is not in its domain."""
 
         def decide(name: str, domain: Domain) -> Scalar:
             if name not in params:
@@ -291,12 +370,13 @@ class Space:
                 raise SpaceError(f"{name} = {value!r}: use one of {_domain_words(domain)}")
             return value
 
-        return cast(Config, self._build(self.root, "", decide))
+        return decide
 
     def active(self, params: Mapping[str, Scalar]) -> Params:
-        """Only the parameters that the others leave active."""
+        """Only the parameters that the others leave active; raises SpaceError for a missing or foreign value."""
         found: Params = {}
-        self._shape(lambda name, _: found.setdefault(name, params[name]))
+        decide = self._decisions(params)
+        self._shape(lambda name, domain: found.setdefault(name, decide(name, domain)))
         return found
 
     def _shape(self, decide: Callable[[str, Domain], Scalar]) -> None:
@@ -304,13 +384,12 @@ class Space:
 
         def visit(node: Any, path: str) -> None:
             if isinstance(node, Same):
-                visit(node.of, self._tied[id(node)])
+                visit(node.of, self._tied[node])
             elif isinstance(node, Span):
                 decide(path, node)
             elif isinstance(node, Choice):
                 name = _parameter(node, path)
-                chosen = decide(name, self.parameters[name])
-                option = next(option for option in node.options if _identical(_option_value(option), chosen))
+                option = node.option(decide(name, self.parameters[name]))
                 if not _is_value(option):
                     visit(option, join(path, _option_name(option)))
             else:
@@ -330,11 +409,12 @@ class Space:
 
     def _match(self, node: Any, path: str, value: Any, found: Params) -> bool:
         if isinstance(node, Same):
-            return self._match(node.of, self._tied[id(node)], value, found)
+            return self._match(node.of, self._tied[node], value, found)
         if isinstance(node, Span):
-            return node.holds(value) and _identical(found.setdefault(path, value), value)
+            number = int(value) if node.whole and isinstance(value, float) and value.is_integer() else value
+            return node.holds(number) and _identical(found.setdefault(path, number), number)
         if isinstance(node, Choice):
-            return any(self._match_option(node, option, path, value, found) for option in node.options)
+            return any(self._match_option(node, chosen, path, value, found) for chosen in node.values)
         if isinstance(node, Vary):
             if type(value) is not node.part:
                 return False
@@ -353,12 +433,12 @@ class Space:
             )
         return bool(value == node)
 
-    def _match_option(self, node: Choice, option: Any, path: str, value: Any, found: Params) -> bool:
-        name, chosen, trial = _parameter(node, path), _option_value(option), dict(found)
+    def _match_option(self, node: Choice, chosen: Scalar, path: str, value: Any, found: Params) -> bool:
+        name, option, trial = _parameter(node, path), node.option(chosen), dict(found)
         if not _identical(trial.setdefault(name, chosen), chosen):
             return False
         if _is_value(option):
-            fits = _identical(option, value)
+            fits = option == value and isinstance(option, bool) == isinstance(value, bool)  # a field may make 2 a 2.0
         else:
             fits = self._match(option, join(path, _option_name(option)), value, trial)
         if fits:
@@ -372,14 +452,19 @@ class Space:
         """How many combinations of active choices there are; infinite with a continuous span. Computed, never counted."""
         total = self._count(self.root)
         while ties := set().union(*total):
-            inner = {tie for node in ties for tie in set().union(*self._count(node.of))}
-            node = next(tie for tie in ties if tie not in inner)
+            outermost = next(tie for tie in ties if not any(tie in self._ties_inside(other) for other in ties))
+            inside = self._count(outermost.of)
             expanded: Counter[frozenset[Same]] = Counter()
             for group, times in total.items():
-                for more, ways in self._count(node.of).items() if node in group else [(frozenset(), 1)]:
-                    expanded[group - {node} | more] += times * ways
+                for more, ways in inside.items() if outermost in group else [(frozenset(), 1)]:
+                    expanded[group - {outermost} | more] += times * ways
             total = expanded
         return total[frozenset()]
+
+    def _ties_inside(self, tie: Same) -> set[Same]:
+        """The ties in a tie, however deep."""
+        direct = set[Same]().union(*self._count(tie.of))
+        return direct.union(*map(self._ties_inside, direct))
 
     def _count(self, node: Any) -> "Counter[frozenset[Same]]":
         """Combinations, apart for each set of tied choices met, whose own combinations are multiplied in once."""
@@ -395,9 +480,9 @@ class Space:
             return total
         product: Counter[frozenset[Same]] = Counter({frozenset(): 1})
         for child, _ in self._children(node, ""):
-            wider: Counter[frozenset[Same]] = Counter()
+            wider, inside = Counter[frozenset[Same]](), self._count(child)
             for group, ways in product.items():
-                for more, times in self._count(child).items():
+                for more, times in inside.items():
                     wider[group | more] += ways * times
             product = wider
         return product
@@ -438,44 +523,39 @@ class Space:
 
     def draw(self, rng: random.Random, forced: Mapping[str, Scalar] | None = None) -> Params:
         """A random combination of active choices, `forced` ones kept; it may be an invalid one."""
-        found: Params = dict(forced or {})
-        seen: Params = {}
+        return self.active(self._draw_all(rng) | dict(forced or {}))
 
-        def decide(name: str, domain: Domain) -> Scalar:
-            if name not in found:
-                found[name] = domain.draw(rng) if isinstance(domain, Span) else rng.choice(domain)
-            return seen.setdefault(name, found[name])
-
-        self._shape(decide)
-        return seen
+    def _draw_all(self, rng: random.Random) -> Params:
+        """A value for every parameter, active or not."""
+        return {name: d.draw(rng) if isinstance(d, Span) else rng.choice(d) for name, d in self.parameters.items()}
 
     # checks
 
-    def _check(self, contexts: int = 100) -> None:
+    def _check(self, contexts: int = 300) -> None:
         """Every option is valid somewhere and every choice changes the network or its training somewhere."""
         if not self.parameters:
             self.config({})
         for name, domain in self.parameters.items():
             values = (domain.low, domain.high) if isinstance(domain, Span) else domain
-            valid: dict[int, bool] = {}
-            problem: Exception | None = None
-            distinct = False
+            problems: dict[Scalar, ConfigError] = {}
+            valid: set[Scalar] = set()
+            distinct = len(values) == 1
             for context in range(contexts):
+                route = self._routes[name][context % len(self._routes[name])]
+                others = self._draw_all(random.Random(context)) | route
                 seen = set()
-                for index, value in enumerate(values):
-                    forced = self.conditions[name] | {name: value}
+                for value in values:
                     try:
-                        config = self.config(self.draw(random.Random(context), forced))
-                        seen.add(canonical(identity(config)))
-                        valid[index] = True
+                        seen.add(canonical(identity(self.config(others | {name: value}))))
+                        valid.add(value)
                     except ConfigError as error:
-                        problem = problem if valid.get(index) or problem else error
-                distinct = distinct or len(seen) > 1 or len(values) == 1
+                        problems.setdefault(value, error)
+                distinct = distinct or len(seen) > 1
                 if distinct and len(valid) == len(values):
                     break
-            for index, value in enumerate(values):
-                if index not in valid:
-                    raise SpaceError(f"{name} = {value!r} is never valid: {problem}")
+            for value in values:
+                if value not in valid:
+                    raise SpaceError(f"{name} = {value!r} is never valid: {problems[value]}")
             if not distinct:
                 raise SpaceError(
                     f"{name}: every value gives the same network everywhere ({_domain_words(domain)}); drop the choice,"
@@ -486,14 +566,14 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """The space as plain JSON; `from_json` gives an equal one, tied choices included."""
-        numbers, seen = count(), dict[int, int]()
+        numbers, seen = count(), dict[Same, int]()
 
         def plain(node: Any) -> Any:
             if isinstance(node, Same):
-                if id(node) in seen:
-                    return {"same": seen[id(node)]}
-                seen[id(node)] = next(numbers)
-                return {"same": seen[id(node)], "of": plain(node.of)}
+                if node in seen:
+                    return {"same": seen[node]}
+                seen[node] = next(numbers)
+                return {"same": seen[node], "of": plain(node.of)}
             if isinstance(node, Choice):
                 return {"choose": [plain(option) for option in node.options]}
             if isinstance(node, Span):
@@ -531,29 +611,19 @@ class Space:
             if "vary" in plain:
                 if plain["vary"] not in PARTS:
                     raise SpaceError(f"vary {plain['vary']!r}: unknown part; this version knows {', '.join(PARTS)}")
-                return Vary(PARTS[plain["vary"]], {name: node(value) for name, value in plain["fields"].items()})
-            if "kind" in plain:
-                return part_from_json(plain)
-            return {name: node(value) for name, value in plain.items()}
+                return Vary(PARTS[plain["vary"]], {name: field(name, value) for name, value in plain["fields"].items()})
+            return part_from_json(plain)
+
+        def field(name: str, value: Any) -> Any:
+            """The knobs of a user's module have names of their own, be they `span` or `kind`."""
+            return {knob: node(inner) for knob, inner in value.items()} if name == "knobs" else node(value)
 
         return Space(node(data["network"]), node(data["training"]), check=check)
 
 
 def _parameter(node: Choice | Span, path: str) -> str:
     """The flat name of a choice: its place, and what is chosen there where it is a whole part."""
-    if isinstance(node, Span):
-        return path
-    held = [option.of if isinstance(option, Same) else option for option in node.options]
-    kinds = [option.part if isinstance(option, Vary) else type(option) for option in held]
-    for base, role in ((Attention, "attention"), (Network, "network"), (Training, "recipe")):
-        if any(issubclass(kind, base) for kind in kinds):
-            return join(path, role)
-    return path
-
-
-def _option_value(option: Any) -> Scalar:
-    """What a flat parameter holds for an option: the value itself, or the name of a part."""
-    return option if _is_value(option) and option is not None else _option_name(option)
+    return join(path, node.role) if isinstance(node, Choice) and node.role else path
 
 
 def _identical(one: object, other: object) -> bool:

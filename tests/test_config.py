@@ -74,7 +74,7 @@ REFUSALS = {
     "no number": (lambda: ExpAtt(radius=float("nan")), "ExpAtt.radius = nan: input should be a finite number"),
     "no coercion": (lambda: ExpAtt(heads="8"), "ExpAtt.heads = '8': input should be a valid integer"),
     "bool is no int": (lambda: Training(epochs=True), "Training.epochs = True: input should be a valid integer"),
-    "missing": (lambda: Config(), "Config.network is missing: give Config(network=...)"),
+    "missing": (Config, "Config.network is missing: give Config(network=...)"),
     "depth": (lambda: ResNet(depth=21), "ResNet.depth = 21: use one of 8, 14, 18, 20"),
     "depth is whole": (lambda: ResNet(depth=20.0), "ResNet.depth = 20.0: input should be a valid integer"),
     "number of slots": (
