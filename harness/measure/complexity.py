@@ -40,7 +40,7 @@ def check(network: Network, module: nn.Module, shape: Shape, claimed: Cost) -> N
         return
     raise CountError(
         f"{network.kind} with {name_of(network.stages)} at {tuple(shape)}: the closed form says {claimed.params:,} params"
-        f" and {claimed.macs:,} MACs, ptflops {found.params:,} and {found.macs:,}; mend the formula in harness/cost.py, or the"
+        f" and {claimed.macs:,} MACs, ptflops {found.params:,} and {found.macs:,}; mend harness/cost.py, or the"
         " `macs` of your module"
     )
 
@@ -61,7 +61,7 @@ def count_dispatch(module: nn.Module, shape: Shape) -> Cost:
 
     def count(twin: nn.Module, picture: Tensor) -> int:
         # With gradients, torch's fast paths, which fuse a whole layer into one operation, stay off.
-        with torch.inference_mode(False), torch.enable_grad(), DispatchCounter() as counter:
+        with torch.enable_grad(), DispatchCounter() as counter:
             twin(picture)
         return int(counter.macs)
 
@@ -145,6 +145,7 @@ def _own_macs(module: nn.Module, channels: int, height: int, width: int) -> int:
     )
 
 
+@torch.inference_mode(False)
 def _on_copy(module: nn.Module, shape: Shape, count: Callable[[nn.Module, Tensor], T]) -> T:
     """What `count` says of a copy in eval mode and one picture, on the meta device or else on the CPU."""
     picture = (1, shape.channels, shape.height, shape.width)
@@ -170,10 +171,7 @@ def _hooks(originals: dict[int, nn.Module]) -> dict[type[nn.Module], Hook]:
         channels, height, width = inputs[0].shape[1:]
         module.__flops__ += _own_macs(originals[id(module)], channels, height, width)
 
-    nothing = (ops.bn_flops_counter_hook, ops.relu_flops_counter_hook, ops.pool_flops_counter_hook)
-    hooks: dict[type[nn.Module], Hook] = {
-        kind: ops.empty_flops_counter_hook for kind, hook in ops.MODULES_MAPPING.items() if hook in nothing
-    }
+    hooks: dict[type[nn.Module], Hook] = dict.fromkeys(ops.MODULES_MAPPING, ops.empty_flops_counter_hook)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Linear):
         hooks[kind] = _without_bias(ops.MODULES_MAPPING[kind])
     hooks[DistanceMap] = _distance_map

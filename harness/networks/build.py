@@ -6,6 +6,7 @@ is in them, so that the arms of an ablation are paired. All is drawn on the CPU,
 
 import hashlib
 import math
+import re
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +33,12 @@ def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "c
     seed = torch.Generator().seed() if seed is None else seed
     model.to_empty(device="cpu")
     _initialise(model, seed, "")
-    paths = [path for path, _ in model.named_modules() if path.endswith(".attention")]
-    for stage, slot in enumerate(network.stages, start=1):
-        for path in paths:
-            if slot is not None and path.startswith(f"stages.{stage}."):
-                model.set_submodule(path, seeded_attention(slot, network.slot_channels(stage), seed, path))
+    for path, _ in list(model.named_modules()):
+        if place := re.fullmatch(r"stages\.(\d+)(\.\d+)?\.attention", path):
+            stage = int(place[1])
+            slot = network.stages[stage - 1]
+            assert slot is not None
+            model.set_submodule(path, seeded_attention(slot, network.slot_channels(stage), seed, path))
     return model.to(device)
 
 

@@ -1,0 +1,175 @@
+"""The counters: right for what torch can be asked, equal to the closed form for any config, harmless to the module."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from harness.config import CBAM, ECA, Attention, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite
+from harness.cost import Cost, Shape, network_cost
+from harness.errors import ConfigError
+from harness.measure.complexity import CountError, check, count_custom, count_dispatch, count_ptflops
+from harness.networks.build import build
+
+KERNELS: list[Kernel] = ["gaussian", "laplacian", "laplacian_l2", "cauchy", "linear", "uniform"]
+SLOTS = st.one_of(
+    st.none(),
+    st.builds(SqueezeExcite, ratio=st.sampled_from([1, 2, 8, 16])),
+    st.builds(ECA, size=st.sampled_from([None, 1, 3, 9])),
+    st.builds(CBAM, ratio=st.sampled_from([1, 8, 16]), size=st.sampled_from([3, 5, 7])),
+    st.builds(
+        ExpAtt,
+        kernel=st.sampled_from(KERNELS),
+        radius_per=st.sampled_from(["layer", "head"]),
+        heads=st.sampled_from([1, 2, 8]),
+        share=st.sampled_from([0.1, 0.25, 0.5]),
+    ),
+)
+SHAPES = st.builds(Shape, st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> ResNet:
+    depth = draw(st.sampled_from([8, 14, 18, 34, 50]))
+    stages: tuple[Any, ...] = draw(st.tuples(*[SLOTS] * (3 if depth < 18 else 4)))
+    width = draw(st.sampled_from([0.25, 0.7, 1.0, 1.5]))
+    stem: Any = draw(st.sampled_from([None, "cifar"]))
+    try:
+        return ResNet(depth=depth, stages=stages, width=width, stem=stem)
+    except ConfigError:  # a slot that does not fit so narrow a stage
+        return ResNet(
+            depth=depth, stages=tuple(None if isinstance(s, ExpAtt) else s for s in stages), width=width, stem=stem
+        )
+
+
+@given(network=networks(), shape=SHAPES)
+@settings(deadline=None, max_examples=30)
+def test_three_counts_are_one(network: ResNet, shape: Shape) -> None:
+    model = build(network, shape, device="meta")
+    claimed = network_cost(network, shape)
+    assert claimed.params == sum(parameter.numel() for parameter in model.parameters())
+    assert count_dispatch(model, shape) == claimed
+    assert count_ptflops(model, shape) == claimed
+
+
+class Functional(nn.Module):
+    """An operation on (batch, 6, height, width) as a module."""
+
+    def __init__(self, operation: Any, *weights: tuple[int, ...]) -> None:
+        super().__init__()
+        self.operation, self.weights = operation, nn.ParameterList(torch.randn(shape) for shape in weights)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.operation(x, *self.weights)
+
+
+S = Shape(6, 4, 5, 0)  # 20 positions
+
+
+@pytest.mark.parametrize(
+    ("module", "macs"),
+    [
+        (nn.Conv2d(6, 9, 3, padding=1), 20 * 6 * 9 * 9),
+        (nn.Conv2d(6, 9, 3, padding=1, groups=3), 20 * 2 * 9 * 9),
+        (nn.Conv2d(6, 9, 3, stride=2, dilation=2, padding=2), 2 * 3 * 6 * 9 * 9),
+        (nn.ConvTranspose2d(6, 9, 2, stride=2), 20 * 6 * 9 * 4),
+        (nn.Sequential(nn.Flatten(), nn.Linear(120, 7)), 120 * 7),
+        (Functional(lambda x, w: x.flatten(2).mT @ w, (6, 7)), 20 * 6 * 7),
+        (Functional(lambda x, w: torch.einsum("bchw,cd->bdhw", x, w), (6, 7)), 20 * 6 * 7),
+        (Functional(lambda x, w: x.flatten() @ w, (120,)), 120),
+        (Functional(lambda x, w: w @ x.flatten(), (7, 120)), 7 * 120),
+        (Functional(lambda x: torch.baddbmm(x[:, 0], x[:, 0], x[:, 0].mT @ x[:, 0])), 5 * 4 * 5 + 4 * 5 * 5),
+        (Functional(lambda x: torch.cdist(x.flatten(2).mT, x.flatten(2).mT)), 20 * 20 * 6),
+        (Functional(lambda x: F.scaled_dot_product_attention(*[x.flatten(2).mT[:, None]] * 3)), 2 * 20 * 20 * 6),
+        (Functional(lambda x: x.relu().mean((2, 3)).softmax(1) * 2 + 1), 0),
+    ],
+)
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_operations_by_hand(module: nn.Module, macs: int, device: str) -> None:
+    slot = OnCpu(module) if device == "cpu" else module
+    expected = Cost(sum(parameter.numel() for parameter in module.parameters()), macs)
+    assert count_dispatch(slot, S) == expected
+    with torch.inference_mode():
+        assert count_dispatch(slot, S) == expected
+
+
+class OnCpu(nn.Module):
+    """Looks at its numbers, so that it cannot run on the meta device."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Any:
+        x.sum().item()
+        return self.inner(x)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, channels: int, frozen: bool = False) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(channels, 2, batch_first=True)
+        self.requires_grad_(not frozen)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = x.flatten(2).mT
+        out: Tensor
+        out, _ = self.attention(places, places, places, need_weights=False)
+        return x + out.mT.view_as(x)
+
+
+def test_torchs_own_attention_is_counted_whole() -> None:
+    positions, channels = 20, 6
+    macs = 4 * positions * channels**2 + 2 * positions**2 * channels
+    assert count_custom(Custom(f"{__name__}:SelfAttention"), channels, 4, 5) == Cost(4 * 36 + 24, macs)
+    slot = Custom(f"{__name__}:SelfAttention")
+    network, shape = ResNet(depth=8, stages=(None, slot, slot)), Shape(3, 9, 8, 10)
+    claimed, model = network_cost(network, shape, count_custom), build(network, shape)
+    assert count_ptflops(model, shape) == count_dispatch(model, shape) == claimed
+
+
+def test_a_fused_operation_of_unknown_cost_is_refused() -> None:
+    with pytest.raises(CountError, match="trilinear"):
+        count_dispatch(Functional(lambda x: nn.functional.bilinear(x, x, torch.zeros(2, 5, 5, device=x.device))), S)
+
+
+def test_counting_leaves_the_module_as_it_was() -> None:
+    shape = Shape(3, 9, 9, 4)
+    model = build(ResNet(depth=8, stages=(ExpAtt(), SqueezeExcite(), Custom(f"{__name__}:SelfAttention"))), shape)
+    before, names = {path: tensor.clone() for path, tensor in model.state_dict().items()}, set(vars(model))
+    torch.manual_seed(3)
+    expected = torch.randn(2)
+    torch.manual_seed(3)
+    count_ptflops(model, shape), count_dispatch(model, shape)
+    assert torch.equal(torch.randn(2), expected)
+    assert set(vars(model)) == names and all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(tensor, before[path]) for path, tensor in model.state_dict().items())
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    shape = Shape(3, 9, 9, 4)
+    count_ptflops(build(ResNet(depth=8), shape), shape)
+    with pytest.raises(CountError, match=r"ptflops failed: .*channels"):
+        count_ptflops(build(ResNet(depth=8), shape), shape._replace(channels=2))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("wrong", [Cost(1, 0), Cost(0, 30_000)])
+def test_a_wrong_claim_is_told_with_both_numbers(wrong: Cost) -> None:
+    network, shape = ResNet(depth=8, stages=(None, ECA(), None)), Shape(3, 9, 9, 4)
+    model, right = build(network, shape, device="meta"), network_cost(network, shape)
+    claimed = right + wrong
+    with pytest.raises(CountError) as error:
+        check(network, model, shape, claimed)
+    assert "\n" not in str(error.value) and "none+eca+none" in str(error.value)
+    assert all(f"{number:,}" in str(error.value) for number in (*claimed, *right))
+    check(network, model, shape, right + Cost(0, right.macs // 200))
+
+
+def test_a_kind_of_attention_is_missing_from_no_list() -> None:
+    assert {kind.__name__ for kind in Attention.__subclasses__()} == {"SqueezeExcite", "ECA", "CBAM", "ExpAtt", "Custom"}
