@@ -1,0 +1,395 @@
+"""The verbs. Exit codes: 0 done; 1 done, with failed trials; 2 bad input, in one line; 130 and 143 interrupted, can go on."""
+
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import HarnessError, StudyError
+
+if TYPE_CHECKING:
+    from harness.run import Options, Summary
+    from harness.storage.reader import Stored
+
+app = typer.Typer(
+    name="harness",
+    help="Find out which attention belongs where in a convolutional network, and prove it."
+    "\n\nStart with `harness new mystudy`, then `harness plan`, `harness run` and `harness report`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(highlight=False)
+
+Storage = Annotated[
+    str, typer.Option("--storage", envvar="HARNESS_STORAGE", help="Database URL of the studies.", metavar="URL")
+]
+Target = Annotated[str, typer.Argument(help="A study file, a dotted module, or the name of a study in the database.")]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", help="Another value for this run, e.g. `training.epochs=5`. Repeatable.", metavar="PATH=VALUE"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="HARNESS_DATA", help="Folder of the data (default: `data`).", metavar="DIR"),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch cifar10 or cifar100 into the data folder first.")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of checkpoints (default: `runs` beside the database).")]
+Code = Annotated[list[Path], typer.Option("--code", help="Folder of your own modules. Repeatable.", metavar="DIR")]
+Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Stop when the study has this many trials.")]
+BackendName = Annotated[
+    Literal["ray", "local"], typer.Option("--backend", help="ray: workers on GPUs and cores; local: in this process.")
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", min=1, help="Trials at once (default: as many as the machine has room for).")
+]
+Cpus = Annotated[int, typer.Option("--cpus-per-trial", min=1, help="Cores reserved for a trial.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus-per-trial", min=0, help="GPUs of a trial; 0.25 puts four on one (default: 1 if there are any)."),
+]
+Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster, e.g. `auto` or `host:6379`.")]
+
+DATABASE = "sqlite:///harness.db"
+
+
+def main() -> None:
+    """The `harness` command: what a user got wrong is one line on stderr and exit code 2."""
+    try:
+        app()
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+# -- run and resume ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    target: Target,
+    storage: Storage = DATABASE,
+    settings: Settings = [],  # noqa: B006
+    trials: Trials = None,
+    data: Data = None,
+    download: Download = False,
+    backend: BackendName = "ray",
+    concurrency: Concurrency = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    address: Address = None,
+    runs: Runs = None,
+    code: Code = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Start a study, or go on with what is missing of it.
+
+    Ctrl-C ends cleanly; the same command goes on. A setting that changes what is trained opens a study of its own,
+    `NAME~training.epochs=5`, so that a smoke run never mixes with the real one.
+    """
+    from harness.code import add_paths
+    from harness.loading import is_study_file, load_study, override
+    from harness.run import resume_study, run_study
+
+    options = _options(locals())
+    folders = [str(folder.resolve()) for folder in code]
+    add_paths(folders)
+    if is_study_file(target):
+        study, found = load_study(target)
+        study = override(study, settings)
+        options = _with(options, code=tuple(dict.fromkeys((*folders, *found))))
+        if download:
+            _download(study, options)
+        _finish(study.name, options, as_json, lambda **live: run_study(study, options, **live))
+    else:
+        if settings:
+            raise StudyError("--set changes a study file; a stored study goes on as it is: name the file instead")
+        _finish(target, options, as_json, lambda **live: resume_study(target, options, **live))
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    storage: Storage = DATABASE,
+    trials: Trials = None,
+    data: Data = None,
+    backend: BackendName = "ray",
+    concurrency: Concurrency = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    address: Address = None,
+    runs: Runs = None,
+    code: Code = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a study from its database alone: its file is not needed."""
+    from harness.run import resume_study
+
+    options = _options(locals())
+    _finish(name, options, as_json, lambda **live: resume_study(name, options, **live))
+
+
+def _options(given: dict[str, Any]) -> "Options":
+    from harness.execution.backend import Resources
+    from harness.run import Options
+
+    resources = {name: given[name] for name in ("concurrency", "cpus_per_trial", "gpus_per_trial", "address")}
+    return Options(
+        storage=given["storage"],
+        backend=given["backend"],
+        resources=Resources(**resources),
+        data=given["data"] or Options().data,
+        runs=given["runs"],
+        code=tuple(str(folder.resolve()) for folder in given["code"]),
+        trials=given["trials"],
+    )
+
+
+def _with(options: "Options", **changes: Any) -> "Options":
+    from dataclasses import replace
+
+    return replace(options, **changes)
+
+
+def _download(study: Any, options: "Options") -> None:
+    from harness.data.sources import download
+    from harness.run import pictures_of
+
+    download(pictures_of(study), options.data)
+
+
+def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> None:
+    """Runs with a view on it and an ear for signals, says what came of it, and exits accordingly."""
+    from harness.terminal import watcher_for
+
+    with signals() as caught, watcher_for(console, quiet=as_json) as watcher:
+        found = start(watcher=watcher, stop=lambda: bool(caught), decoding=watcher.decoding)
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        for line in closing_words(found, options.storage):
+            console.print(line, markup=False, soft_wrap=True)
+    if caught:
+        sys.exit(128 + caught[0])
+    sys.exit(1 if found.failed else 0)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects the first request to end; a second one leaves at once."""
+    caught: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, note) for number in wanted}
+    try:
+        yield caught
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def closing_words(found: "Summary", storage: str) -> list[str]:
+    """What a run ends with: what was done, and what can be done next."""
+    from harness.report.words import counted, duration
+
+    lines = [f"note: {note}" for note in found.notes]
+    where = "" if storage == DATABASE else f" --storage {found.storage}"
+    total = found.complete + found.stopped + found.failed
+    if found.left and found.trained == 0 and total == 0:
+        lines.append(f"{found.name}: interrupted before the first trial was finished")
+    elif found.trained == 0 and not found.left:
+        lines.append(f"{found.name}: nothing to train, all {counted(total, 'trial')} are finished")
+    else:
+        lines.append(
+            f"{found.name}: {counted(found.trained, 'trial')} finished in {duration(found.seconds)};"
+            f" {total} of {found.planned} in all" + (f", {found.failed} failed" if found.failed else "")
+        )
+    if found.left:
+        lines.append(f"{counted(found.left, 'trial')} left: `harness resume {found.name}{where}` goes on")
+    elif found.complete:
+        lines.append(f"see it: `harness report {found.name}{where}`")
+    if found.failed:
+        lines.append(f"why trials failed: `harness status {found.name} --failed{where}`")
+    return lines
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="A study; without one, all of them.")] = None,
+    storage: Storage = DATABASE,
+    failed: Annotated[bool, typer.Option("--failed", help="Show why trials failed, with tracebacks.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every study, or show one: counts, front, failures with reasons."""
+    from harness.storage.reader import read_studies
+
+    found = read_studies(storage, name)
+    if name is None:
+        rows = [_study_row(stored) for stored in found]
+        if as_json:
+            print(json.dumps(rows))
+        elif not rows:
+            console.print("no studies yet: start one with `harness run`")
+        else:
+            _print_rows(rows)
+        return
+    _show_study(found[0], storage, failed, as_json)
+
+
+def _study_row(stored: "Stored") -> dict[str, Any]:
+    definition = stored.attributes["definition"]
+    return {
+        "study": stored.name,
+        "created": stored.attributes.get("created", "")[:16].replace("T", " "),
+        "planned": definition["strategy"].get("trials"),
+        **{state: stored.counts.get(state, 0) for state in ("complete", "stopped", "failed", "running")},  # type: ignore[call-overload]
+        "question": definition["question"],
+    }
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for name in rows[0]:
+        words = name in ("study", "created", "question")
+        table.add_column(name, justify="left" if words else "right", overflow="ellipsis", no_wrap=True, ratio=name == "question")
+    for row in rows:
+        table.add_row(*("all" if value is None else str(value) for value in row.values()))
+    console.print(table)
+
+
+def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
+    from harness.analysis.front import front
+    from harness.storage.reader import read_records
+    from harness.study import Study
+    from harness.terminal import chosen_text, metric_text
+
+    study, records = Study.from_json(stored.attributes["definition"]), read_records(storage, stored.study_id)
+    best = front(records, study.objectives)
+    metrics = [objective.metric for objective in study.objectives]
+    failures = [record for record in records if record.state == "failed"]
+    if as_json:
+        rows = [
+            {"number": record.number, "params": record.params, "values": {metric: record.value(metric) for metric in metrics}}
+            for record in best
+        ]
+        reasons = [{"number": record.number, "reason": record.reason} for record in failures]
+        print(json.dumps(_study_row(stored) | {"front": rows, "failures": reasons}))
+        return
+    counts = ", ".join(f"{count} {state}" for state, count in stored.counts.items()) or "no trials yet"
+    planned = study.strategy.model_dump().get("trials")
+    console.print(f"{stored.name}: {counts}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
+    if study.question:
+        console.print(study.question, markup=False)
+    if best:
+        console.print(f"\nfront ({len(best)} of {stored.counts.get('complete', 0)} finished trials)", style="dim")
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        for column in ("trial", *metrics):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("chosen", overflow="fold")
+        order = study.open_space(check=False).parameters
+        for record in sorted(best, key=lambda record: record.value(metrics[0]) * study.objectives[0].sign):
+            values = [metric_text(metric, record.value(metric)) for metric in metrics]
+            table.add_row(str(record.number), *values, chosen_text(record.params, order))
+        console.print(table)
+    for record in failures:
+        console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
+        if failed and record.traceback:
+            console.print(record.traceback.rstrip(), markup=False, style="dim")
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    storage: Storage = DATABASE,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the page (default: `reports/NAME`).", metavar="DIR")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the page: fronts, curves, trials, provenance; with trials.csv and front.json beside it."""
+    from harness.report.page import write_page
+    from harness.storage.reader import read_records, read_studies
+    from harness.study import Study
+
+    stored = read_studies(storage, name)[0]
+    study = Study.from_json(stored.attributes["definition"])
+    folder = out or Path("reports") / name
+    try:
+        page = write_page(study, stored.attributes, read_records(storage, stored.study_id), folder)
+    except OSError as error:
+        raise HarnessError(f"--out {folder}: the page cannot be written there ({error.strerror})") from None
+    if as_json:
+        print(json.dumps({"page": str(page.resolve())}))
+    else:
+        console.print(str(page.resolve()), markup=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    target: Target,
+    storage: Storage = DATABASE,
+    settings: Settings = [],  # noqa: B006
+    data: Data = None,
+    code: Code = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Show what a study would do before anything runs: its space as a tree, its size, its exact costs, its trials."""
+    from harness.code import add_paths
+    from harness.loading import is_study_file, load_study, override
+    from harness.plan import make_plan
+    from harness.storage.reader import read_studies
+    from harness.study import Study
+    from harness.terminal import space_tree
+
+    add_paths([str(folder.resolve()) for folder in code])
+    if is_study_file(target):
+        study = override(load_study(target)[0], settings)
+    else:
+        stored = read_studies(storage, target)[0]
+        add_paths(stored.attributes.get("places", {}).get("code", []))
+        study = override(Study.from_json(stored.attributes["asked"]), settings)
+        data = data or Path(stored.attributes.get("places", {}).get("data", "data"))
+    found = make_plan(study, data or Path("data"), storage)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    console.print(space_tree(f"{study.name}: {study.question}", {"network": study.space, "training": study.training}))
+    for line in found.lines():
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the study, which names the files too.")],
+    folder: Annotated[Path, typer.Option("--in", help="Project folder.", metavar="DIR")] = Path(),
+) -> None:
+    """Write a starter: an attention module of your own, a space and a study, in some 40 commented lines."""
+    from harness.starter import write_starter
+
+    for path in write_starter(name, folder):
+        console.print(f"wrote {path}", markup=False)
+    console.print(f"next: `harness plan {folder / 'studies'}/{name.replace('-', '_')}.py`, then `harness run` it", markup=False)
+

@@ -1,0 +1,132 @@
+"""What a study would do, before anything runs."""
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from harness.config import Config
+from harness.data.sources import open_data
+from harness.errors import ConfigError, StudyError
+from harness.key import canonical, identity
+from harness.run import find, pictures_of, pricing, rehearse, user_sources
+from harness.space import Params, Space
+from harness.study import Search, Study
+
+LOOKED_AT = 2_000
+"""Configs whose cost a plan works out: all of a smaller space, draws from a larger one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's size, costs and trials."""
+
+    study: str
+    size: float
+    """Combinations of active choices; infinite with a continuous span."""
+    choices: int
+    trials: int
+    epochs: tuple[int, int]
+    """Fewest and most of a trial."""
+    looked_at: int
+    complete: bool
+    """Whether every config was looked at, not a sample."""
+    distinct: int
+    """Different trials among those looked at."""
+    invalid: int
+    over_budget: int
+    problem: str
+    """Why the first invalid combination is none."""
+    costs: dict[str, tuple[int, int]]
+    """Smallest and largest params and macs of what may be trained."""
+    data: dict[str, Any]
+    constraints: tuple[str, ...]
+    done: int
+    """Trials in the database."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"size": None if math.isinf(self.size) else int(self.size)}
+
+    def lines(self) -> Iterator[str]:
+        """The plan in words."""
+        from harness.report.words import counted, unit
+
+        sample = "all" if self.complete else f"{self.looked_at:,} draws"
+        size = "endlessly many" if math.isinf(self.size) else f"{self.size:,.0f}" if self.size < 1e9 else f"{self.size:.3g}"
+        yield f"space: {counted(self.choices, 'choice')}, {size} configs"
+        if self.invalid:
+            yield f"  {self.invalid:,} of {sample} are no networks and are never trained ({self.problem})"
+        if self.over_budget:
+            yield f"  {self.over_budget:,} of {sample} break {' and '.join(self.constraints)} and are never trained"
+        elif self.constraints:
+            yield f"  {' and '.join(self.constraints)} holds for {sample}"
+        if self.complete and self.distinct < self.looked_at - self.invalid - self.over_budget:
+            yield f"  {self.distinct:,} of them are different networks or recipes"
+        for metric, (low, high) in self.costs.items():
+            words = unit(metric, [high])
+            yield f"{metric}: {words.text(low)} to {words.text(high)}" + ("" if self.complete else f" in {sample}")
+        height, width = self.data["shape"][1:]
+        yield f"data: {self.data['dataset']}, {self.data['train']:,} pictures to train and validate on, {height}x{width}"
+        low, high = self.epochs
+        yield f"trials: {self.trials:,} of {low if low == high else f'{low} to {high}'} epochs; {self.done:,} in the database"
+
+
+def make_plan(study: Study, data: Path, storage: str) -> Plan:
+    """Looks at the configs a study would draw from; raises a HarnessError for what would stop a run."""
+    space = study.open_space()
+    sources = user_sources(study)
+    _, info = open_data(pictures_of(study), data)
+    price = pricing(info.shape)
+    if sources:
+        rehearse(space, price)
+    found: dict[str, Config] = {}
+    costs: dict[str, list[int]] = {"params": [], "macs": []}
+    invalid, over, looked_at, problem = 0, 0, 0, ""
+    complete = space.size <= LOOKED_AT
+    for params in _looked_at(space, complete):
+        looked_at += 1
+        try:
+            config = space.config(params)
+        except ConfigError as error:
+            invalid, problem = invalid + 1, problem or str(error)
+            continue
+        cost = price(config)._asdict()
+        if all(constraint.holds(cost) for constraint in study.constraints):
+            found[canonical(identity(config))] = config
+            for metric, value in cost.items():
+                costs[metric].append(value)
+        else:
+            over += 1
+    if not found:
+        reason = f"none of {looked_at:,} configs looked at is within {' and '.join(map(str, study.constraints))}"
+        raise StudyError(f"study {study.name!r} has nothing to train: {reason if over else problem}")
+    stored = find(storage, study.name)
+    epochs = [config.training.epochs for config in found.values()]
+    budget = study.strategy.trials if isinstance(study.strategy, Search) else math.inf
+    cells = len(found) * len(study.seeds) if complete else space.size * len(study.seeds)
+    return Plan(
+        study=study.name,
+        size=space.size,
+        choices=len(space.parameters),
+        trials=int(min(budget, cells)),
+        epochs=(min(epochs), max(epochs)),
+        looked_at=looked_at,
+        complete=complete,
+        distinct=len(found),
+        invalid=invalid,
+        over_budget=over,
+        problem=problem,
+        costs={metric: (min(values), max(values)) for metric, values in costs.items()},
+        data=info.to_json(),
+        constraints=tuple(map(str, study.constraints)),
+        done=sum(stored.counts.values()) if stored else 0,
+    )
+
+
+def _looked_at(space: Space, complete: bool) -> Iterator[Params]:
+    if complete:
+        return space.enumerate()
+    return islice((space.draw(random.Random(index)) for index in range(LOOKED_AT)), LOOKED_AT)

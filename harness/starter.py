@@ -1,0 +1,74 @@
+"""The starter that `harness new` writes: an attention module, a space and a study that run as they are."""
+
+import re
+from pathlib import Path
+
+from harness.errors import StudyError
+
+MODULE = '''"""An attention module of your own: any nn.Module made by `cls(channels, **knobs)` that keeps the shape."""
+
+from torch import Tensor, nn
+
+
+class Gate(nn.Module):
+    """Weighs each channel by a look at its mean."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.weigh = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, channels, height, width) in and out
+        return x * self.weigh(x)
+'''
+SPACE = '''"""What may stand where: a config with choices in place of values."""
+
+from harness.config import Custom, ExpAtt, ResNet
+from harness.space import choose, span, vary
+
+attention = choose(
+    None,  # the control: no attention
+    vary(ExpAtt, kernel=choose("gaussian", "laplacian"), radius=span(0.5, 4.0, log=True)),
+    vary(Custom, "{name}_gate:Gate", reduction=choose(2, 4, 8)),  # {name}_gate.py, beside search_spaces/
+)
+SPACE = vary(ResNet, depth=8, stages=(None, attention, attention))  # one slot per stage, 1 to 3
+'''
+STUDY = '''"""Which attention belongs where?"""
+
+from harness.config import Training
+from harness.study import Evolution, Study, maximize, minimize
+from search_spaces.{name} import SPACE
+
+STUDY = Study(
+    name="{study}",
+    question="Which attention belongs where?",
+    space=SPACE,
+    training=Training(dataset="digits", epochs=10, batch_size=64),  # "folder" and --data DIR for your own pictures
+    strategy=Evolution(trials=20),  # or Exhaustive(), Random(trials=...), Tpe(trials=...)
+    objectives=(maximize("accuracy"), minimize("params"), minimize("macs")),
+)
+'''
+
+
+def write_starter(study: str, folder: Path) -> list[Path]:
+    """Writes three files named after the study; raises StudyError rather than overwrite one."""
+    name = study.replace("-", "_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise StudyError(f"harness new {study}: use lower-case letters, digits, - and _, as in 'my-kernels'")
+    contents = {
+        folder / f"{name}_gate.py": MODULE,
+        folder / "search_spaces" / f"{name}.py": SPACE,
+        folder / "studies" / f"{name}.py": STUDY,
+    }
+    for path in contents:
+        if path.exists():
+            raise StudyError(f"harness new {study}: {path} is there already; choose another name, or remove it")
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content.replace("{name}", name).replace("{study}", study))
+    except OSError as error:
+        raise StudyError(f"harness new {study}: {folder} cannot be written ({error.strerror})") from None
+    return list(contents)

@@ -1,0 +1,207 @@
+"""What a person sees in a terminal: the live table of a run, plain lines in a log, the tree of a space."""
+
+import sys
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from harness.config import Part, name_of
+from harness.execution.ledger import Ledger, Running, Watcher
+from harness.report.words import counted, differences, duration, unit
+from harness.space import Choice, Same, Span, Vary
+from harness.trial import Outcome
+
+
+def metric_text(metric: str, value: float) -> str:
+    """One value in its own unit: 93.41 %, 0.27 M."""
+    return unit(metric, [value]).text(value).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:
+    """What tells a trial from the others, in a few words."""
+    words = "; ".join(map(str, differences(params, order)))
+    return words or "the one config"
+
+
+def results_text(running: Running, outcome: Outcome) -> str:
+    """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed."""
+    if outcome.state != "complete":
+        return f"failed: {outcome.reason}"
+    costs = running.assignment.costs
+    return (
+        f"accuracy {metric_text('accuracy', outcome.metrics['accuracy'])}, {metric_text('params', costs['params'])} params,"
+        f" {metric_text('macs', costs['macs'])} MACs, {duration(outcome.metrics['seconds'])}"
+    )
+
+
+def time_left(ledger: Ledger, started: float, finished_before: int) -> float | None:
+    """Seconds until the planned trials are done, by the epochs trained in this run; None before there are any."""
+    finished = sum(ledger.finished.values()) - finished_before
+    epochs = max((running.epochs for running in list(ledger.running.values())), default=1)
+    partial = sum(len(running.curve) for running in list(ledger.running.values())) / epochs
+    amount = finished + partial
+    left = ledger.planned - sum(ledger.finished.values()) - partial
+    return None if amount <= 0 else (time.monotonic() - started) / amount * left
+
+
+class Log(Watcher):
+    """A line for each finished trial: for logs, pipes and terminals that are none."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._started, self._before = console, time.monotonic(), 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing is held."""
+
+    def note(self, message: str) -> None:
+        """A line of its own."""
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def decoding(self, done: int, total: int) -> None:
+        """Progress of decoding pictures."""
+        if done % 5000 == 0:
+            self.note(f"decoding pictures: {done:,} of {total:,}")
+
+    def ended(self, ledger: Ledger, running: Running, outcome: Outcome) -> None:
+        count = sum(ledger.finished.values())
+        left = time_left(ledger, self._started, self._before)
+        self.note(
+            f"[{count}/{ledger.planned}] trial {running.number}: {results_text(running, outcome)}"
+            f" ({chosen_text(running.params, ledger.space.parameters)})"
+            + (f"; about {duration(left)} left" if left else "")
+        )
+
+
+class LiveTable(Log):
+    """The running trials with their epochs, best values and time left, redrawn in place; finished ones scroll above."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._ledger: Ledger | None = None
+        self._words = "checking the study and its data"
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def decoding(self, done: int, total: int) -> None:
+        self._words = f"decoding pictures: {done:,} of {total:,}"
+
+    def began(self, ledger: Ledger, running: Running) -> None:
+        if self._ledger is None:
+            self._ledger, self._before = ledger, sum(ledger.finished.values())
+
+    def _render(self) -> RenderableType:
+        if self._ledger is None:
+            return Text(f"{self._words} ... {time.monotonic() - self._started:.0f} s", style="dim")
+        ledger = self._ledger
+        done, left = sum(ledger.finished.values()), time_left(ledger, self._started, self._before)
+        head = Text.assemble((ledger.study.name, "bold"), f"  {done} of {counted(ledger.planned, 'trial')}")
+        if ledger.finished["failed"]:
+            head.append(f", {ledger.finished['failed']} failed", style="red")
+        head.append(f"  {duration(time.monotonic() - self._started)} so far", style="dim")
+        if left is not None:
+            head.append(f", about {duration(left)} left", style="dim")
+        if ledger.stopping:
+            head.append("  stopping after the running epochs", style="yellow")
+        best = "  ".join(f"{metric} {metric_text(metric, value)}" for metric, value in ledger.best.items())
+        lines: list[RenderableType] = [head, ProgressBar(total=max(ledger.planned, 1), completed=done, width=40)]
+        if best:
+            lines.append(Text(f"best so far: {best}", style="green", overflow="ellipsis", no_wrap=True))
+        return Group(*lines, self._running(ledger))
+
+    def _running(self, ledger: Ledger) -> Table:
+        table = Table(box=None, padding=(0, 1), show_header=bool(ledger.running), header_style="dim", expand=True)
+        for name in ("trial", "epoch", "", "accuracy"):
+            table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+        table.add_column("chosen", ratio=1, no_wrap=True, overflow="ellipsis")
+        for running in list(ledger.running.values()):
+            last = running.curve[-1] if running.curve else None
+            table.add_row(
+                str(running.number),
+                f"{len(running.curve)}/{running.epochs}",
+                ProgressBar(total=running.epochs, completed=len(running.curve), width=12),
+                metric_text("accuracy", last.accuracy) if last else "",
+                Text(chosen_text(running.params, ledger.space.parameters)),
+            )
+        return table
+
+
+def watcher_for(console: Console, *, quiet: bool = False) -> Log:
+    """A live table on a terminal, plain lines elsewhere, nothing but errors where stdout is for JSON."""
+    if quiet:
+        return Log(Console(file=sys.stderr))
+    return LiveTable(console) if console.is_terminal else Log(console)
+
+
+# -- the tree of a space ----------------------------------------------------------------------------------------------
+
+
+def space_tree(title: str, roots: dict[str, Any]) -> Tree:
+    """A space as a tree: parts, their choices, and what is not a default."""
+    tree = Tree(Text(title, style="bold"), guide_style="dim")
+    for name, node in roots.items():
+        _grow(tree, name, node)
+    return tree
+
+
+def _grow(tree: Tree, name: str, node: Any) -> None:
+    prefix = f"{name}: " if name else ""
+    if isinstance(node, Same):
+        inner = tree.add(Text(f"{prefix}the same everywhere", style="cyan"))
+        _grow(inner, "", node.of)
+    elif isinstance(node, Span):
+        scale = ", log scale" if node.log else "" if node.step in (None, 1) else f", step {node.step:g}"
+        tree.add(Text(f"{prefix}{node.low:g} to {node.high:g}{' (whole)' if node.whole else ''}{scale}"))
+    elif isinstance(node, Choice):
+        if all(not isinstance(option, Choice | Span | Vary | Same | tuple) for option in node.options):
+            tree.add(Text(f"{prefix}{' | '.join(_words(option) for option in node.options)}"))
+        else:
+            branch = tree.add(Text(f"{prefix}one of {len(node.options)}", style="cyan"))
+            for option in node.options:
+                _grow(branch, "", option)
+    elif isinstance(node, Vary):
+        branch = tree.add(Text(f"{prefix}{node.fields.get('label') or node.fields.get('target') or node.part.__name__}"))
+        own = {name: field.default for name, field in node.part.model_fields.items()} | node.fields.get("knobs", {})
+        for field, value in (node.fields | node.fields.get("knobs", {})).items():
+            if _open(value) and field != "knobs":
+                _grow(branch, field, value)
+            elif field not in ("label", "target", "knobs") and value != own[field]:
+                branch.add(Text(f"{field}: {value}", style="dim"))
+    elif isinstance(node, tuple):
+        branch = tree.add(Text(f"{prefix}one slot each", style="dim")) if name else tree
+        for stage, slot in enumerate(node, start=1):
+            _grow(branch, f"stage {stage}", slot)
+    else:
+        tree.add(Text(f"{prefix}{_words(node)}", style="dim"))
+
+
+def _open(node: Any) -> bool:
+    """Whether there is anything to choose in it, or slots to show."""
+    return isinstance(node, Choice | Span | Vary | Same | tuple)
+
+
+def _words(value: Any) -> str:
+    """A constant: a part with the fields that are not its defaults, None as none."""
+    if not isinstance(value, Part):
+        return name_of(value)
+    own = {name: field.default for name, field in type(value).model_fields.items() if name not in ("kind", "label", "knobs")}
+    given = {name: found for name, default in own.items() if (found := getattr(value, name)) != default}
+    fields = ", ".join(f"{name}={found!r}" for name, found in (given | getattr(value, "knobs", {})).items())
+    label = getattr(value, "label", None)
+    return f"{label + ': ' if label else ''}{type(value).__name__}({fields})"
