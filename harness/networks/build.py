@@ -26,7 +26,7 @@ def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "c
     the user's does not fit its slot.
     """
     network_cost(network, shape, _rehearsed)
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = ResidualNetwork(network, shape)
     if device == "meta":
         return model
@@ -85,5 +85,5 @@ def _he_normal(weight: Tensor, stream: torch.Generator) -> None:
     """N(0, 2 / fan-in) (He et al., arXiv 1502.01852). Fan-in, not fan-out: a filter's scale then does not depend on how
     many filters stand beside it, so that a convolution which gives up channels keeps the others as they were."""
     whole = math.ceil(weight.numel() / 16) * 16  # torch draws normals in sixteens: a shorter tail would be drawn anew
-    drawn = torch.empty(whole).normal_(0, math.sqrt(2 / weight[0].numel()), generator=stream)
+    drawn = torch.empty(whole, device="cpu").normal_(0, math.sqrt(2 / weight[0].numel()), generator=stream)
     weight.copy_(drawn[: weight.numel()].view_as(weight))

@@ -112,7 +112,7 @@ def test_rehearsing_leaves_the_callers_random_numbers_alone() -> None:
     torch.manual_seed(5)
     expected = torch.randn(3)
     torch.manual_seed(5)
-    rehearse(Custom(f"{HERE}:OnlyCpu"), 12, 4, 4)
+    build(ResNet(depth=8, stages=(Custom(f"{HERE}:OnlyCpu"), None, None)), Shape(3, 4, 4, 10))
     rehearse(Custom(f"{HERE}:Gate"), 12, 4, 4)
     assert torch.equal(torch.randn(3), expected)
 
