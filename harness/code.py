@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.errors import CodeError, one_line
+from harness.errors import CodeError, hint, one_line
 
 
 def add_paths(folders: list[str]) -> None:
@@ -34,7 +34,11 @@ def source_file(target: str) -> Path:
 
 def source_hash(target: str) -> str:
     """16 hex digits of the content of the file that holds `package.module:Name` (what it imports is not followed)."""
-    return hashlib.sha256(source_file(target).read_bytes()).hexdigest()[:16]
+    try:
+        content = source_file(target).read_bytes()
+    except OSError as error:
+        raise CodeError(f"{target}: its source cannot be read: {one_line(error)}") from None
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def load(target: str) -> Any:
@@ -42,8 +46,9 @@ def load(target: str) -> Any:
     module, _, name = target.partition(":")
     source_file(target)
     try:
-        return getattr(importlib.import_module(module), name)
-    except AttributeError:
-        raise CodeError(f"{target}: {module} has no {name}") from None
+        found = importlib.import_module(module)
     except Exception as error:
         raise CodeError(f"{target}: importing {module} failed: {one_line(error)}") from None
+    if not hasattr(found, name):
+        raise CodeError(f"{target}: {module} has no {name}{hint(name, vars(found))}")
+    return getattr(found, name)
