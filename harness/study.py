@@ -1,13 +1,14 @@
 """A study: a question, with everything needed to answer it. A study file exports one as STUDY."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
 from harness.config import Network, Part, Training
 from harness.errors import StudyError
-from harness.space import Same, Space, Vary
+from harness.space import Choice, Same, Space, Vary
 
 EXACT = ("params", "macs")
 """Metrics known before training, in closed form."""
@@ -47,6 +48,12 @@ class Constraint(Part):
     metric: Literal["params", "macs"]
     at_most: Annotated[float, Field(gt=0)] | None = None
     at_least: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.at_most is None) == (self.at_least is None):
+            raise StudyError(f"Constraint on {self.metric}: give either at_most or at_least; two bounds are two constraints")
+        return self
 
     def holds(self, costs: dict[str, int]) -> bool:
         value = costs[self.metric]
@@ -109,13 +116,24 @@ def _node(kind: type[Part]) -> Any:
     """A field that holds a part or the choices in its place; typed as the part, which the grammar pretends to be."""
 
     def check(value: Any) -> Any:
-        node = value.of if isinstance(value, Same) else value
-        held = node.part if isinstance(node, Vary) else type(node)
-        if issubclass(held, Part) and not issubclass(held, kind):
-            raise ValueError(f"Study wants a {kind.__name__} here, or vary({kind.__name__}, ...); got {held.__name__}")
+        for held in _held(value):
+            part = held.part if isinstance(held, Vary) else type(held)
+            if not issubclass(part, kind):
+                raise ValueError(f"Study wants {kind.__name__}(...) or vary({kind.__name__}, ...) here; got {_short(held)}")
         return value
 
     return PlainValidator(check)
+
+
+def _held(node: Any) -> Iterator[Any]:
+    """What stands in a place: the options of a choice, however nested, or the thing itself."""
+    if isinstance(node, Same):
+        yield from _held(node.of)
+    elif isinstance(node, Choice):
+        for option in node.options:
+            yield from _held(option)
+    else:
+        yield node
 
 
 class Study(Part):
@@ -163,6 +181,8 @@ class Study(Part):
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Study":
         """The study that `to_json` wrote."""
+        if missing := [name for name in ("network", "training", "strategy", "objectives", "seeds") if name not in data]:
+            raise StudyError(f"this is not the definition of a study: it has no {', no '.join(missing)}")
         fields = dict(data)
         root = Space.from_json({name: fields.pop(name) for name in ("network", "training")}).root.fields
         strategy = dict(fields.pop("strategy"))
@@ -176,7 +196,7 @@ class Study(Part):
                 "training": root["training"],
                 "strategy": STRATEGIES[kind](**strategy),
                 "objectives": tuple(Objective(**item) for item in fields["objectives"]),
-                "constraints": tuple(Constraint(**item) for item in fields["constraints"]),
+                "constraints": tuple(Constraint(**item) for item in fields.get("constraints", ())),
                 "seeds": tuple(fields["seeds"]),
             }
         )
@@ -186,7 +206,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """What changed between two definitions, a line each: `training.epochs: 20 -> 5`."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [*old, *(name for name in new if name not in old)]
-        found = [differences(old.get(name), new.get(name), f"{path}.{name}".lstrip(".")) for name in names]  # type: ignore[arg-type]
+        found = [differences(old.get(name), new.get(name), f"{path}.{name}".lstrip(".")) for name in names]
         return [line for lines in found for line in lines]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         found = [differences(one, other, f"{path}.{index}") for index, (one, other) in enumerate(zip(old, new), start=1)]

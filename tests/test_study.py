@@ -1,0 +1,202 @@
+"""Studies: JSON, what changed between two, and refusals."""
+
+import json
+import math
+
+import pytest
+
+from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
+from harness.errors import ConfigError, HarnessError, StudyError
+from harness.space import choose, same, span, vary
+from harness.study import (
+    EXACT,
+    METRICS,
+    STRATEGIES,
+    Constraint,
+    Evolution,
+    Exhaustive,
+    Objective,
+    Random,
+    Study,
+    Tpe,
+    at_least,
+    at_most,
+    differences,
+    maximize,
+    minimize,
+)
+
+tied = same(choose(None, vary(ExpAtt, kernel=choose("gaussian", "laplacian"), radius=span(0.5, 8.0, log=True))))
+SPACE = vary(ResNet, depth=choose(20, 32), stages=(None, tied, tied))
+
+
+def study(**changes):
+    fields = {"name": "kernels-cifar10", "space": SPACE, "strategy": Evolution(trials=60)}
+    return Study(**fields | changes)
+
+
+STUDIES = {
+    "defaults": study(),
+    "all": study(
+        question="Does the kernel matter?",
+        training=vary(Training, dataset="cifar10", lr=choose(0.05, 0.1)),
+        strategy=Evolution(trials=60, population=20),
+        objectives=(maximize("accuracy"), minimize("seconds")),
+        constraints=(at_most("macs", 60e6), at_least("params", 1000)),
+        seeds=(7,),
+        threads=2,
+    ),
+    "exhaustive": study(strategy=Exhaustive(), space=ResNet(), training=Training(epochs=2), seeds=(0, 1, 2)),
+    "random": study(strategy=Random(trials=3), training=same(vary(Training, lr=choose(0.05, 0.1)))),
+    "tpe": study(strategy=Tpe(trials=3), space=choose(vary(ResNet, depth=choose(20, 32)), ResNet(depth=18, label="big"))),
+}
+
+
+@pytest.mark.parametrize("one", STUDIES.values(), ids=STUDIES.keys())
+def test_json_gives_the_same_study(one):
+    plain = json.loads(json.dumps(one.to_json()))
+    again = Study.from_json(plain)
+    assert again.to_json() == one.to_json() == plain
+    assert differences(one.to_json(), again.to_json()) == []
+    kept = [name for name in Study.model_fields if name not in ("space", "training")]
+    assert [getattr(again, name) for name in kept] == [getattr(one, name) for name in kept]
+    assert again.open_space().conditions == one.open_space().conditions
+    assert again.open_space().size == one.open_space().size
+
+
+def test_a_study_opens_its_space():
+    space = STUDIES["all"].open_space()
+    assert list(space.parameters) == [
+        "depth",
+        "stages.2+3.attention",
+        "stages.2+3.expatt.kernel",
+        "stages.2+3.expatt.radius",
+        "training.lr",
+    ]
+    assert space.size == math.inf
+    assert STUDIES["defaults"].objectives == (maximize("accuracy"), minimize("params"), minimize("macs"))
+
+
+def test_json_without_a_later_field_takes_its_default():
+    plain = STUDIES["all"].to_json()
+    del plain["threads"], plain["constraints"], plain["strategy"]["population"]
+    again = Study.from_json(plain)
+    assert (again.threads, again.constraints, again.strategy) == (1, (), Evolution(trials=60, population=16))
+
+
+def test_every_strategy_is_known_by_its_kind():
+    assert {kind: strategy.model_fields["kind"].default for kind, strategy in STRATEGIES.items()} == {
+        k: k for k in STRATEGIES
+    }
+
+
+def test_metrics_have_words_and_exact_ones_can_be_bounded():
+    for metric in METRICS:
+        assert minimize(metric).metric == metric
+    for metric in EXACT:
+        assert at_most(metric, 1.0).metric == metric
+
+
+# -- objectives and constraints
+
+
+def test_the_sign_makes_smaller_better():
+    assert (maximize("accuracy").sign, minimize("loss").sign) == (-1, 1)
+
+
+def test_bounds_include_their_value():
+    costs = {"params": 100, "macs": 2000}
+    assert [at_most("params", bound).holds(costs) for bound in (99, 100, 101)] == [False, True, True]
+    assert [at_least("macs", bound).holds(costs) for bound in (1999, 2000, 2001)] == [True, True, False]
+    assert (str(at_most("macs", 60e6)), str(at_least("params", 1000))) == ("macs at most 6e+07", "params at least 1000")
+
+
+# -- what changed
+
+
+def test_differences_name_place_and_values():
+    one, other = study(training=Training(epochs=20)), study(training=Training(epochs=5), question="Why?", seeds=(1,))
+    assert differences(one.to_json(), other.to_json()) == [
+        "question: '' -> 'Why?'",
+        "seeds.1: 0 -> 1",
+        "training.epochs: 20 -> 5",
+    ]
+
+
+def test_differences_of_shapes():
+    assert differences({"a": [1, 2]}, {"a": [1, 2, 3]}) == ["a: [1, 2] -> [1, 2, 3]"]
+    assert differences({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]
+    assert differences({"a": 1}, {"a": True}) == ["a: 1 -> True"]
+    assert differences({"a": {"kind": "se", "ratio": 4}}, {"a": {"kind": "se", "ratio": 8}}) == ["a.ratio: 4 -> 8"]
+    assert differences({"a": {"vary": "expatt", "fields": {}}}, {"a": None}) == ["a: expatt -> None"]
+    assert differences({"a": "x" * 100}, {"a": 1}) == ["a: '" + "x" * 56 + "... -> 1"]
+    assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 2}]}) == []
+
+
+# -- refusals
+
+REFUSALS = {
+    "name": (lambda: study(name="my study"), "Study.name = 'my study': use letters, digits and . _ - (100 at most)"),
+    "no name": (lambda: Study(space=SPACE, strategy=Exhaustive()), "Study.name is missing: give Study(name=...)"),
+    "unknown field": (lambda: study(seed=0), "Study.seed: Study has no such field ("),
+    "did you mean": (lambda: study(objective=()), "; did you mean 'objectives'?"),
+    "no objectives": (lambda: study(objectives=()), "Study.objectives = []: give one or more, each metric once"),
+    "one metric twice": (
+        lambda: study(objectives=(maximize("params"), minimize("params"))),
+        "Study.objectives = ['params', 'params']: give one or more, each metric once",
+    ),
+    "metric": (lambda: maximize("acuracy"), "Objective.metric = 'acuracy': input should be"),
+    "metric, did you mean": (lambda: maximize("acuracy"), "; did you mean 'accuracy'?"),
+    "direction": (lambda: Objective(metric="loss", direction="down"), "Objective.direction = 'down': input should be"),
+    "bound of what is not known before": (lambda: at_most("accuracy", 1), "Constraint.metric = 'accuracy': input should be"),
+    "bound of zero": (lambda: at_most("macs", 0), "Constraint.at_most = 0: input should be greater than 0"),
+    "no bound": (lambda: Constraint(metric="macs"), "Constraint on macs: give either at_most or at_least"),
+    "two bounds": (lambda: Constraint(metric="macs", at_most=2, at_least=1), "two bounds are two constraints"),
+    "no seeds": (lambda: study(seeds=()), "Study.seeds = (): give one or more different numbers from 0"),
+    "a seed twice": (lambda: study(strategy=Exhaustive(), seeds=(1, 1)), "Study.seeds = (1, 1): give one or more different"),
+    "a seed below 0": (lambda: study(seeds=(-1,)), "Study.seeds = (-1,): give one or more different numbers from 0"),
+    "a search with seeds": (lambda: study(seeds=(0, 1)), "a search trains each config with one seed; give one, or use Exh"),
+    "no trials": (Evolution, "Evolution.trials is missing: give Evolution(trials=...)"),
+    "trials": (lambda: Tpe(trials=0), "Tpe.trials = 0: input should be greater than or equal to 1"),
+    "strategy by name": (
+        lambda: study(strategy="evolution"),
+        "Study.strategy = 'evolution': give Exhaustive(...) or Random(...) or Evolution(...) or Tpe(...)",
+    ),
+    "a class for a strategy": (lambda: study(strategy=Exhaustive), "give Exhaustive(...) or Random(...) or Evolution(...)"),
+    "another part for a space": (lambda: study(space=ExpAtt()), "Study wants ResNet(...) or vary(ResNet, ...) here; got "),
+    "a class for a space": (lambda: study(space=ResNet), "Study wants ResNet(...) or vary(ResNet, ...) here; got <class"),
+    "a number for a space": (lambda: study(space=5), "Study wants ResNet(...) or vary(ResNet, ...) here; got 5"),
+    "attention for a space": (
+        lambda: study(space=choose(SqueezeExcite(), ResNet())),
+        "Study wants ResNet(...) or vary(ResNet, ...) here; got SqueezeExcite(",
+    ),
+    "another part for a training": (
+        lambda: study(training=same(vary(ResNet, depth=20))),
+        "Study wants Training(...) or vary(Training, ...) here; got vary(ResNet, ...)",
+    ),
+    "threads": (lambda: study(threads=0), "Study.threads = 0: input should be greater than or equal to 1"),
+}
+
+
+@pytest.mark.parametrize("build, words", REFUSALS.values(), ids=REFUSALS.keys())
+def test_a_refusal_names_field_value_rule_and_remedy(build, words):
+    with pytest.raises(HarnessError) as caught:
+        build()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_json_of_something_else_is_refused():
+    with pytest.raises(
+        StudyError, match="this is not the definition of a study: it has no network, no training, no strategy"
+    ):
+        Study.from_json({"name": "x", "objectives": [], "seeds": [0]})
+    plain = STUDIES["defaults"].to_json()
+    plain["strategy"]["kind"] = "annealing"
+    with pytest.raises(
+        StudyError, match="strategy 'annealing': unknown; this version knows exhaustive, random, evolution, tpe"
+    ):
+        Study.from_json(plain)
+    plain = STUDIES["defaults"].to_json() | {"budget": 5}
+    with pytest.raises(ConfigError, match=r"Study.budget: Study has no such field"):
+        Study.from_json(plain)
