@@ -1,0 +1,32 @@
+"""Spaces and studies as they are written: mypy --strict has nothing to say."""
+
+from harness.config import CBAM, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite, Training
+from harness.space import choose, same, span, vary
+from harness.study import Evolution, Exhaustive, Study, at_most, maximize, minimize
+
+# a choice in its place takes its type from there
+attention = choose(
+    None,
+    SqueezeExcite(),
+    vary(ExpAtt, kernel=choose("gaussian", "laplacian"), radius=span(0.5, 8.0, log=True), heads=choose(1, 2, 4, 8)),
+    vary(Custom, "mylab.gate:Gate", reduction=choose(4, 8), place="stage", label="mine"),
+)
+SPACE: ResNet = vary(ResNet, depth=choose(20, 32), width=span(0.5, 2.0), stages=(None, attention, same(attention)))
+
+# a choice in a variable of its own says its type
+kernel: Kernel = choose("gaussian", "laplacian")
+tied = same(kernel)
+heads = same(span(1, 8))
+WHOLE = vary(
+    ResNet, stages=choose((None, None, vary(ExpAtt, kernel=tied, heads=heads)), (None, vary(CBAM, size=choose(3, 7)), None))
+)
+
+STUDY = Study(
+    name="kernels",
+    space=SPACE,
+    training=vary(Training, dataset="cifar10", epochs=span(5, 20, step=5), augment=choose("none", "crop")),
+    strategy=Evolution(trials=60),
+    objectives=(maximize("accuracy"), minimize("macs")),
+    constraints=(at_most("macs", 60e6),),
+)
+EVERY = Study(name="every", space=choose(SPACE, WHOLE), strategy=Exhaustive(), seeds=(0, 1))
