@@ -122,8 +122,7 @@ class TestAttention:
         torch.autograd.backward((module(x) * pictures(9, 12).flip(0)).sum())
         assert x.grad is not None and x.grad.any()
         for name, parameter in module.named_parameters():
-            if parameter.numel():
-                assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+            assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
 
     def test_one_step_lowers_the_loss(self, slot: Attention) -> None:
         network = in_network(slot)

@@ -29,10 +29,10 @@ def values(height: int, width: int, channels: int = 8, batch: int = 2) -> Tensor
 @pytest.mark.parametrize(("kernel", "grid", "per"), list(itertools.product(KERNELS, GRIDS, ["layer", "head"])))
 def test_the_map_is_the_naive_double_loop(kernel: Kernel, grid: tuple[int, int], per: Any) -> None:
     module = distance_map(kernel=kernel, radius=1.7, radius_per=per, heads=4)
-    if module.log_radius.numel() > 1:
+    if module.log_radius is not None and len(module.log_radius) > 1:
         with torch.no_grad():
             module.log_radius.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0]).log())
-    radii = module.radius.tolist() if kernel != "uniform" else [1.0]
+    radii = [1.0] if module.radius is None else module.radius.tolist()
     x = values(*grid)
     heads = x.chunk(len(radii), dim=1)
     maps = [reference_map(kernel, *grid, r) for r in radii]
@@ -78,6 +78,7 @@ def test_a_huge_radius_averages_and_a_tiny_one_changes_nothing(kernel: Kernel) -
 def test_a_radius_out_of_bounds_stays_finite(kernel: Kernel, log_radius: float) -> None:
     for height, width in [(3, 4), (10, 9)]:
         module, x = DistanceMap(ExpAtt(kernel=kernel)), values(height, width).float().requires_grad_()
+        assert module.log_radius is not None
         torch.nn.init.constant_(module.log_radius, log_radius)
         module(x).square().sum().backward()
         assert x.grad is not None and module.log_radius.grad is not None
@@ -85,7 +86,7 @@ def test_a_radius_out_of_bounds_stays_finite(kernel: Kernel, log_radius: float) 
 
 
 @pytest.mark.parametrize("grid", [(3, 4), (9, 8)])
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian", "laplacian_l2", "cauchy", "linear"])
 def test_gradients(kernel: Kernel, grid: tuple[int, int]) -> None:
     # pi / 2: no distance of the grid lies on the edge of the cone, where its slope jumps
     module = distance_map(kernel=kernel, radius=math.pi / 2, radius_per="head", heads=2)
@@ -95,6 +96,7 @@ def test_gradients(kernel: Kernel, grid: tuple[int, int]) -> None:
         assert isinstance(out, Tensor)
         return out
 
+    assert module.log_radius is not None
     x, log_radius = values(*grid, channels=2, batch=1).requires_grad_(), module.log_radius.detach().requires_grad_()
     assert torch.autograd.gradcheck(run, (x, log_radius))
 
@@ -125,8 +127,8 @@ def test_the_convolution_is_its_two_parts_in_order() -> None:
 )
 def test_radii_are_counted_per_layer_or_head(kernel: Kernel, per: Any, count: int) -> None:
     module = DistanceMap(ExpAtt(kernel=kernel, radius_per=per, heads=4, radius=3.0))
-    assert module.log_radius.shape == (count,)
-    if count:
+    assert sum(parameter.numel() for parameter in module.parameters()) == count
+    if module.radius is not None:
         torch.testing.assert_close(module.radius, torch.full((count,), 3.0))
 
 

@@ -18,24 +18,27 @@ class DistanceMap(nn.Module):
     def __init__(self, slot: ExpAtt) -> None:
         super().__init__()
         self.slot = slot
-        self.log_radius = nn.Parameter(torch.empty(slot.radii()))
+        self.log_radius = nn.Parameter(torch.empty(slot.radii())) if slot.radii() else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.constant_(self.log_radius, math.log(self.slot.radius))
+        if self.log_radius is not None:
+            nn.init.constant_(self.log_radius, math.log(self.slot.radius))
 
     @property
-    def radius(self) -> Tensor:
-        """Radii in positions, one for all heads or one a head; kept within e^-20 and e^20, where maps are the identity
-        and uniform to the last bit and gradients would be 0 times infinity."""
-        if not self.slot.radii():
-            return self.log_radius.new_ones(1, dtype=torch.float32)
+    def radius(self) -> Tensor | None:
+        """Radii in positions, one for all heads or one a head, None for the uniform map; kept within e^-20 and e^20, where
+        maps are the identity and uniform to the last bit and gradients would be 0 times infinity."""
+        if self.log_radius is None:
+            return None
         precise = torch.promote_types(self.log_radius.dtype, torch.float32)
         return self.log_radius.to(precise).clamp(-20, 20).exp()
 
     def forward(self, values: Tensor) -> Tensor:
         batch, channels, height, width = values.shape
-        radius, kernel = self.radius, KERNELS[self.slot.kernel]
+        kernel, radius = KERNELS[self.slot.kernel], self.radius
+        if radius is None:
+            radius = torch.ones(1, device=values.device)
         maps = len(radius)  # heads that share a radius share a map, so they are one head here
         # One layout for all pictures and channels of a head lets one matrix product a head do an axis.
         grid = values.view(batch, maps, -1, height, width).permute(1, 3, 4, 0, 2)
