@@ -47,7 +47,7 @@ def front_figure(facts: Facts, axis: Axis, grouping: Grouping | None) -> "go.Fig
         showlegend=False,
     )
     looks: list[tuple[Sequence[Trial], dict[str, Any]]] = [
-        (thinned([trial for trial in axis.beaten if not trial.on_front], MAX_BEATEN), {"size": 6, "opacity": 0.3}),
+        (thinned([trial for trial in axis.beaten if not trial.on_front], MAX_BEATEN), {"size": 6, "opacity": 0.35}),
         ([trial for trial in axis.beaten if trial.on_front], {"size": 9, "opacity": 1, "ring": True}),
         (axis.front, {"size": 10, "opacity": 1}),
     ]
@@ -75,7 +75,7 @@ def front_figure(facts: Facts, axis: Axis, grouping: Grouping | None) -> "go.Fig
         name = escape(KINDS.get(str(option), str(option)))
         marker = {"color": colour, "symbol": symbol, "size": 9}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=str(option))
-    figure.update_xaxes(title_text=x.heading, tickformat="~g", **({"type": "log", "dtick": "D2"} if axis.wide else {}))
+    figure.update_xaxes(title_text=x.heading, **({"type": "log", "dtick": "D2"} if axis.wide else {}))
     figure.update_yaxes(title_text=y.heading)
     return figure
 
@@ -113,9 +113,23 @@ def curves_figure(facts: Facts, curves: Curves) -> "go.Figure":
             showlegend=False,
         )
     figure.update_layout(_layout())
-    figure.update_xaxes(title_text="Epoch", tickformat="d")
+    longest = max((len(trial.record.curve) for trial in curves.drawn), default=1)
+    left_out = {} if curves.edge is None else {"range": (curves.since, longest + 0.2)}
+    figure.update_xaxes(title_text="Epoch", tickformat="d", **left_out)
     figure.update_yaxes(title_text=unit.heading)
+    if curves.edge is not None:
+        figure.update_yaxes(range=_reach(curves, unit))
     return figure
+
+
+def _reach(curves: Curves, unit: Unit) -> tuple[float, float]:
+    """The picture from its edge to a little beyond the best value."""
+    every = [getattr(epoch, curves.metric) for trial in curves.drawn for epoch in trial.record.curve]
+    best = (min if curves.metric == "loss" else max)(filter(math.isfinite, every))
+    worst = curves.edge if curves.edge is not None else best
+    margin = 0.06 * ((best - worst) or 0.1)
+    low, high = sorted(((worst - margin) * unit.scale, (best + margin) * unit.scale))
+    return low, high
 
 
 def _drawn(trials: Sequence[Trial], unit: Unit) -> list[float]:

@@ -33,7 +33,7 @@ const several = (name) => new Set(trials.map((trial) => trial[name])).size > 1;
 const columns = [
   { title: "Trial", kind: "number", value: (t) => t.number, show: (t) => [make("a", { href: `#trial=${t.number}` }, String(t.number))] },
   { title: "State", kind: "", value: (t) => t.state, show: (t) => [make("span", { class: `state ${t.state}` }, t.state)] },
-  { title: "What differs", kind: "", value: (t) => t.label,
+  { title: "What differs", kind: "differs", value: (t) => t.label,
     show: (t) => [...chips(t), ...(t.reason ? [make("span", { class: "reason" }, t.reason)] : [])] },
   ...data.metrics.map((metric, index) => ({
     title: metric.title, kind: metric.title === "Loss" || metric.title === "Time" ? "number optional" : "number",
@@ -63,6 +63,8 @@ function compare(one, other) {
 
 function draw() {
   const found = trials.filter(matches).sort(compare);
+  const table = document.getElementById("table");
+  table.style.setProperty("--columns", columns.filter(({ kind }) => !/optional|differs/.test(kind)).length - 1);  // on a phone
   const head = columns.map(({ title, kind }, index) => {
     const button = make("button", { type: "button" }, title);
     button.onclick = () => {
@@ -79,7 +81,7 @@ function draw() {
     row.onclick = () => { if (!String(getSelection())) location.hash = `trial=${trial.number}`; };
     return row;
   });
-  document.getElementById("table").replaceChildren(make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+  table.replaceChildren(make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
   document.getElementById("found").textContent = `${found.length.toLocaleString("en")} of ${trials.length.toLocaleString("en")}`;
   const more = document.getElementById("more");
   more.hidden = found.length <= view.shown;
@@ -155,14 +157,15 @@ addEventListener("hashchange", follow);
 
 // -- figures
 
+const touch = matchMedia("(pointer: coarse)").matches;  // a finger scrolls the page, it does not zoom
 const settings = {
-  responsive: true, displaylogo: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+  modeBarButtons: [["toImage", "resetScale2d"]],  // by name: the default bar can send the data to a server
   toImageButtonOptions: { format: "svg" },
 };
 const plots = Object.entries(read("figure-data")).map(([id, figure]) => {
   const plot = document.getElementById(id);
-  const touch = matchMedia("(pointer: coarse)").matches;  // a finger scrolls the page, it does not zoom
+  if (innerWidth < 640) figure.layout.legend.title = {};  // no room; the note below tells it too
   Plotly.newPlot(plot, figure.data, { ...figure.layout, dragmode: touch ? false : "zoom" }, settings);
   plot.on("plotly_click", (event) => { location.hash = `trial=${[event.points[0].customdata].flat()[0]}`; });
   return plot;

@@ -15,11 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.record import Record
-from harness.report import sentences
+from harness.report import notes, sentences
 from harness.report.facts import Facts, gather
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure
 from harness.report.tables import front_json, table, trials_csv
 from harness.report.views import axes, curves, grouping
+from harness.report.words import NOUNS, TITLES
 from harness.study import Study
 
 HERE = Path(__file__).parent
@@ -56,6 +57,9 @@ def render(facts: Facts, written: datetime) -> str:
         .render(
             facts=facts,
             say=sentences,
+            notes=notes,
+            titles=TITLES,
+            nouns=NOUNS,
             axes=[axis for axis, _ in fronts],
             split=split,
             shown=list(dict.fromkeys((facts.main.metric, *(cost.metric for cost in facts.costs)))),

@@ -1,15 +1,15 @@
 """What the facts say, in sentences: the answer, what was done, what it does not show, where it comes from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from harness.report.facts import STATES, Facts, Trial, values
-from harness.report.views import Axis, Curves, Grouping
-from harness.report.words import DATASETS, NOUNS, SPACE, TITLES, counted, duration, listed, unit
+from harness.report.facts import Facts, Trial
+from harness.report.words import DATASETS, NOUNS, SPACE, counted, duration, listed, spelled, unit
 from harness.study import Constraint, Evolution, Exhaustive, Search
 
 STRATEGIES = {"random": "Random search", "tpe": "A TPE search", "exhaustive": "Every config"}
+LEFT = {"stopped": "stopped early", "failed": "failed", "running": "still running"}
 
 
 def answer(facts: Facts) -> str:
@@ -20,7 +20,7 @@ def answer(facts: Facts) -> str:
     if len(facts.complete) == 1:
         return f"One trial so far: {_score(facts, facts.best)}, with {_config(facts.best)}."
     best = f"The best of {tried} reaches {_score(facts, facts.best)} with {_config(facts.best)}."
-    on_front = counted(len(facts.front), "trial is", "trials are")
+    on_front = spelled(len(facts.front), "trial is", "trials are")
     single = len(facts.study.objectives) == 1
     return " ".join([best, _saving(facts)] + ([] if single else [f"{on_front} on the front of {aims(facts)}."]))
 
@@ -28,10 +28,13 @@ def answer(facts: Facts) -> str:
 def _no_answer(facts: Facts) -> str:
     if not facts.trials:
         return "No answer yet: no trial has started."
-    rest = {state: number for state, number in facts.states.items() if state != "complete"}
+    if "complete" in facts.states:
+        return f"No answer: no complete trial has a number for its {NOUNS[facts.main.metric]}."
     if set(facts.states) == {"failed"}:
         return f"No answer: {'the only trial' if len(facts.trials) == 1 else f'all {len(facts.trials)} trials'} failed."
-    return f"No answer yet: no trial is complete ({listed(f'{number:,} {state}' for state, number in rest.items())})."
+    return (
+        f"No answer yet: no trial is complete ({listed(f'{number:,} {state}' for state, number in facts.states.items())})."
+    )
 
 
 def _config(trial: Trial) -> str:
@@ -101,9 +104,11 @@ def _aim(facts: Facts) -> str:
 
 
 def bound(constraint: Constraint) -> str:
-    """A constraint with a readable number: at most 60.00 M MACs."""
-    least, limit = constraint.at_least is not None, constraint.at_most or constraint.at_least or 0
-    return f"at {'least' if least else 'most'} {unit(constraint.metric, [limit]).noun(limit)}"
+    """A constraint with a readable number: at most 60 M MACs."""
+    limit = constraint.at_most or constraint.at_least or 0
+    scale = unit(constraint.metric, [limit])
+    words = [f"{limit * scale.scale:,.4g}", scale.symbol, NOUNS[constraint.metric]]
+    return f"at {'most' if constraint.at_least is None else 'least'} {SPACE.join(filter(None, words))}"
 
 
 def _trained(facts: Facts) -> str:
@@ -180,70 +185,6 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "All configs", f"The search saw {seen}, in the order in which results arrived; another run may see others."
     elif facts.planned and len(facts.complete) < facts.planned:
         yield "All configs", f"{len(facts.complete):,} of {facts.planned:,} combinations of config and seed are complete."
-    left = {state: facts.states[state] for state in STATES[1:] if state in facts.states}
+    left = [f"{facts.states[state]:,} {words}" for state, words in LEFT.items() if state in facts.states]
     if left:
-        words = listed(f"{counted(number, 'trial')} {_became(state, number)}" for state, number in left.items())
-        yield "Unfinished trials", f"{words[:1].upper()}{words[1:]}: on no front."
-
-
-def _became(state: str, number: int) -> str:
-    be = "was" if number == 1 else "were"
-    return {"stopped": f"{be} stopped early", "failed": "failed", "running": f"{'is' if number == 1 else 'are'} unfinished"}[
-        state
-    ]
-
-
-def front_title(facts: Facts) -> str:
-    number = len(facts.front)
-    if len(facts.study.objectives) == 1:
-        return f"{TITLES[facts.main.metric]} and cost"
-    return f"The front: {counted(number, 'trial')} that no other beats on {aims(facts)}"
-
-
-def front_note(facts: Facts, axes: Sequence[Axis], split: Grouping | None, most: int) -> str:
-    """How to read the figures of the fronts."""
-    words = "The line joins the trials that no other beats on the two axes alone; faint trials are beaten."
-    if any(trial.on_front for axis in axes for trial in axis.beaten):
-        words += f" Open symbols are on the front of {aims(facts)} together."
-    if split:
-        words += f" Colour tells {split.title}, the choice that explains most of the spread in {NOUNS[facts.main.metric]}."
-    faint = max(sum(not trial.on_front for trial in axis.beaten) for axis in axes)
-    if faint > most:
-        words += f" Of the {faint:,} beaten trials {most:,} are drawn, evenly by cost."
-    return words
-
-
-def constants(facts: Facts, axes: Sequence[Axis]) -> list[str]:
-    """A line for each cost that has no figure as all trials share it."""
-    drawn = {axis.cost.metric for axis in axes}
-    metrics = (cost.metric for cost in facts.costs if cost.metric not in drawn)
-    found = [(facts.units[metric], values(facts.complete, metric)) for metric in metrics]
-    return [f"Every trial has {unit.noun(each[0])}." for unit, each in found if len(each) > 1]
-
-
-def curves_note(facts: Facts, curves: Curves) -> str:
-    """How to read the curves, and how many are drawn."""
-    words = f"{TITLES[curves.metric]} on the validation part after each epoch."
-    if any(trial.on_front for trial in curves.drawn):
-        words += " The trials of the front are in colour."
-    if len(curves.drawn) < curves.total:
-        words += f" {len(curves.drawn)} of {curves.total:,} curves are drawn: the front's, and others evenly by number."
-    return words
-
-
-def provenance(facts: Facts, written: datetime) -> list[tuple[str, str]]:
-    """Where the numbers come from: code, libraries, machines, data, dates."""
-    data = facts.attributes.get("data") or {}
-    created = str(facts.attributes.get("created") or "")
-    found = [
-        ("Commit", listed(facts.origins("commit"))),
-        ("Versions", ", ".join(f"{name} {' / '.join(each)}" for name, each in facts.versions.items())),
-        ("Devices", ", ".join(f"{name} ({counted(number, 'trial')})" for name, number in facts.devices.items())),
-        ("Hosts", ", ".join(map(str, facts.origins("host")))),
-        ("Precision", ", ".join(map(str, facts.origins("precision")))),
-        ("Threads", ", ".join(map(str, facts.origins("threads")))),
-        ("Data", " ".join(str(data[name]) for name in ("dataset", "fingerprint") if data.get(name))),
-        ("Created", created[:16].replace("T", " ")),
-        ("Page written", f"{written:%Y-%m-%d %H:%M %Z}".strip()),
-    ]
-    return [(name, words) for name, words in found if words]
+        yield "Unfinished trials", f"{listed(left)}: none of them is on a front."

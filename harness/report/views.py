@@ -100,6 +100,10 @@ class Curves:
     drawn: tuple[Trial, ...]
     total: int
     """How many trials have a curve."""
+    since: int
+    """The epoch from which on to draw: a quarter into long curves, so that the differences that remain can be seen."""
+    edge: float | None
+    """What nine of ten curves are better than from there on; None where all epochs are drawn."""
 
 
 def curves(facts: Facts, limit: int = MAX_CURVES) -> Curves:
@@ -107,7 +111,13 @@ def curves(facts: Facts, limit: int = MAX_CURVES) -> Curves:
     having = [trial for trial in facts.trials if trial.record.curve]
     first = [trial for trial in facts.front if trial.record.curve][:limit]
     rest = thinned([trial for trial in having if not trial.on_front], limit - len(first))
-    return Curves("loss" if facts.main.metric == "loss" else "accuracy", tuple(rest + first[::-1]), len(having))
+    metric = "loss" if facts.main.metric == "loss" else "accuracy"
+    drawn = tuple(rest + first[::-1])
+    longest = max((len(trial.record.curve) for trial in drawn), default=0)
+    since = longest // 4 if longest >= 8 else 1
+    passed = [getattr(epoch, metric) for trial in drawn for epoch in trial.record.curve if epoch.epoch == since]
+    finite = sorted(filter(math.isfinite, passed), reverse=metric == "loss")
+    return Curves(metric, drawn, len(having), since, finite[len(finite) // 10] if since > 1 and finite else None)
 
 
 def thinned(trials: Sequence[Trial], limit: int) -> list[Trial]:

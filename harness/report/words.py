@@ -77,9 +77,15 @@ def counted(number: float, noun: str, plural: str = "") -> str:
     return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"
 
 
+def spelled(number: int, noun: str, plural: str) -> str:
+    """A number at the start of a sentence: Six trials are, 54 trials are."""
+    words = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve"]
+    return f"{words[number] if number < len(words) else f'{number:,}'} {noun if number == 1 else plural}"
+
+
 def listed(words: Iterable[object], last: str = "and") -> str:
-    """a, b and c."""
-    *head, tail = map(str, words)
+    """a, b and c; nothing for nothing."""
+    *head, tail = map(str, words) if (words := list(words)) else [""]
     return f"{', '.join(head)} {last} {tail}" if head else tail
 
 

@@ -1,0 +1,164 @@
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from harness.config import ResNet, SqueezeExcite, Training
+from harness.record import Epoch, Record
+from harness.report import notes, sentences
+from harness.report.facts import gather
+from harness.report.views import axes, curves, explained, grouping, thinned
+from harness.space import choose, vary
+from harness.study import Exhaustive, Random, Study, at_most, maximize, minimize
+from tests.report.sample import ATTRIBUTES, STUDY, records
+
+SMALL = Study(
+    name="small",
+    question="Does squeezing help?",
+    space=vary(ResNet, depth=choose(8, 14), stages=(None, None, choose(None, SqueezeExcite()))),
+    training=Training(epochs=2),
+    strategy=Random(trials=4),
+)
+
+
+def made(number: int, accuracy: float | None = None, params: int = 100, macs: int = 1000, **more) -> Record:
+    """A trial of SMALL, complete where it has an accuracy."""
+    depth, slot = [(8, "none"), (14, "none"), (8, "se"), (14, "se")][number % 4]
+    fields = {
+        "state": "complete" if accuracy is not None else "failed",
+        "params": {"depth": depth, "stages.3.attention": slot},
+        "config_json": {"training": {"dataset": "digits", "epochs": 2, "batch_size": 128}},
+        "costs": {"params": params, "macs": macs},
+        "metrics": {} if accuracy is None else {"accuracy": accuracy, "loss": 1 - accuracy, "seconds": 3.0},
+        "epochs": 2,
+        "device": "cpu",
+    }
+    return Record(number=number, key=f"key{number}", seed=0, **(fields | more))
+
+
+FOUR = [made(0, 0.90, 100), made(1, 0.95, 200, 2000), made(2, 0.945, 150), made(3, None, 300)]
+
+
+def test_counts_and_the_best():
+    facts = gather(SMALL, {}, FOUR[::-1])
+    assert [trial.number for trial in facts.trials] == [0, 1, 2, 3]
+    assert facts.states == {"complete": 3, "failed": 1}
+    assert facts.planned == 4
+    assert (facts.epochs, facts.seconds) == (8, 9.0)
+    assert facts.best.number == 1
+    assert facts.thrifty.number == 2
+    assert [trial.number for trial in facts.front] == [1, 2, 0]
+    assert facts.devices == {"cpu": 4}
+
+
+def test_fronts_over_one_cost_and_over_all():
+    by_params, by_macs = axes(gather(SMALL, {}, FOUR))
+    assert [trial.number for trial in by_params.front] == [0, 2, 1]
+    assert [trial.number for trial in by_macs.front] == [2, 1]
+    assert [(trial.number, trial.on_front) for trial in by_macs.beaten] == [(0, True)]
+    assert not by_params.wide
+    (wide,) = axes(gather(SMALL, {}, [made(0, 0.9, 10), made(1, 0.95, 100)]))
+    assert wide.wide and wide.cost == minimize("params")
+
+
+def test_a_cost_that_all_share_is_a_sentence():
+    facts = gather(SMALL, {}, [made(0, 0.9), made(1, 0.95)])
+    assert axes(facts) == []
+    assert notes.constants(facts, []) == ["Every trial has 100 parameters.", "Every trial has 1,000 MACs."]
+
+
+def test_the_choice_that_tells_trials_apart():
+    apart = [made(n, 0.9 + 0.05 * (n % 4 >= 2) + 0.001 * (n % 2)) for n in range(8)]
+    assert grouping(gather(SMALL, {}, apart)).name == "stages.3.attention"
+    assert grouping(gather(SMALL, {}, apart)).options == ("none", "se")
+    assert grouping(gather(SMALL, {}, [made(n, 0.9) for n in range(8)])) is None
+    assert grouping(gather(SMALL, {}, [])) is None
+    assert explained([[1.0, 1.0], [2.0, 2.0]]) == 1
+    assert explained([[1.0, 2.0], [1.0, 2.0]]) < 0
+
+
+def test_what_was_not_measured_is_none():
+    diverged = made(0, math.nan, curve=(Epoch(1, 0.1, math.nan, math.inf, 1.0),))
+    facts = gather(SMALL, {}, [diverged, made(1, 0.5)])
+    assert facts.trials[0].value("accuracy") is None
+    assert facts.trials[0].value("other") is None
+    assert facts.best.number == 1
+    assert [trial.number for trial in facts.front] == [1]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "main", "thrift", "costs"),
+    [
+        ((maximize("accuracy"),), "accuracy", "macs", ["params", "macs"]),
+        ((minimize("params"), minimize("loss")), "loss", "params", ["params", "macs"]),
+        ((minimize("seconds"), maximize("accuracy")), "seconds", "macs", ["params", "macs", "accuracy"]),
+        ((minimize("macs"),), "accuracy", "macs", ["params", "macs"]),
+    ],
+)
+def test_any_objectives_have_a_main_one_and_costs(objectives, main, thrift, costs):
+    facts = gather(SMALL.model_copy(update={"objectives": objectives}), {}, FOUR)
+    assert facts.main.metric == main
+    assert facts.thrift.metric == thrift
+    assert [cost.metric for cost in facts.costs] == costs
+    assert facts.best is not None and facts.front
+
+
+def test_curves_are_thinned_and_hold_the_front():
+    facts = gather(STUDY, ATTRIBUTES, records(300))
+    drawn = curves(facts, limit=40)
+    assert len(drawn.drawn) == 40 < drawn.total
+    assert {trial.number for trial in facts.front} <= {trial.number for trial in drawn.drawn}
+    assert drawn.drawn[-1] is facts.front[0]
+    assert drawn.since == 5 and 0 < drawn.edge < 1
+    assert [trial.number for trial in thinned(facts.trials, 3)] == [0, 100, 200]
+
+
+def test_the_answer_in_a_sentence():
+    words = sentences.answer(gather(SMALL, {}, FOUR)).replace("\N{NO-BREAK SPACE}", " ")
+    assert words == (
+        "The best of 3 trials reaches 95.00 % accuracy with depth 14 and none in stage 3. Within 1 point of it, trial 2"
+        " needs 50 % fewer MACs. Three trials are on the front of accuracy, parameters and MACs."
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([], "No answer yet: no trial has started."),
+        ([made(0)], "No answer: the only trial failed."),
+        ([made(0), made(1)], "No answer: all 2 trials failed."),
+        ([made(0), made(1, state="running")], "No answer yet: no trial is complete (1 failed and 1 running)."),
+        ([made(0, 0.9)], "One trial so far: 90.00 % accuracy, with depth 8 and none in stage 3."),
+    ],
+)
+def test_the_answer_of_little(found, words):
+    assert sentences.answer(gather(SMALL, {}, found)).replace("\N{NO-BREAK SPACE}", " ") == words
+
+
+def test_what_was_done_in_three_lines():
+    lines = dict(sentences.done(gather(STUDY, ATTRIBUTES, records())))
+    assert list(lines) == ["Searched", "Trained", "Ran"]
+    assert "NSGA-II, population 16" in lines["Searched"] and "80\N{NO-BREAK SPACE}M" in lines["Searched"]
+    assert "CIFAR-10 (50,000 training pictures, 10 classes, 32 x 32), 20 epochs" in lines["Trained"]
+    assert "54 complete, 3 stopped, 2 failed and 1 running of 60 planned" in lines["Ran"]
+
+
+def test_what_it_does_not_show():
+    names = [name for name, _ in sentences.limits(gather(STUDY, ATTRIBUTES, records()))]
+    assert names == ["Other data", "Longer training", "Chance", "Test accuracy", "All configs", "Unfinished trials"]
+    grid = SMALL.model_copy(update={"strategy": Exhaustive(), "seeds": (0, 1), "constraints": (at_most("params", 999),)})
+    found = dict(sentences.limits(gather(grid, {}, FOUR)))
+    assert found["All configs"] == "3 of 8 combinations of config and seed are complete."
+    assert found["Means"].startswith("Front and figures show single trials, 2 seeds")
+
+
+def test_provenance_names_everything_that_differs():
+    other = [replace(FOUR[0], provenance={"commit": "b", "versions": {"torch": "2"}, "host": "h", "precision": "fp32"})]
+    facts = gather(SMALL, {"provenance": {"commit": "a", "versions": {"torch": "1", "ray": "3"}}}, other)
+    found = dict(notes.provenance(facts, datetime(2025, 1, 2, 3, 4, tzinfo=UTC)))
+    assert found["Commit"] == "b and a"
+    assert found["Versions"] == "ray 3, torch 2 / 1"
+    assert found["Devices"] == "cpu (1 trial)"
+    assert found["Page written"] == "2025-01-02 03:04 UTC"
+    assert "Data" not in found
