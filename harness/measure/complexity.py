@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.config import Custom, Network, name_of
 from harness.cost import Cost, Shape
-from harness.errors import HarnessError, one_line
+from harness.errors import CodeError, HarnessError, one_line
 from harness.networks.attention.expatt import DistanceMap
 from harness.networks.custom import rehearse
 
@@ -140,9 +140,12 @@ def _params(module: nn.Module) -> int:
 
 def _own_macs(module: nn.Module, channels: int, height: int, width: int) -> int:
     formula = getattr(module, "macs", None)
-    return (
-        int(formula(height, width)) if callable(formula) else count_dispatch(module, Shape(channels, height, width, 0)).macs
-    )
+    if not callable(formula):
+        return count_dispatch(module, Shape(channels, height, width, 0)).macs
+    try:
+        return int(formula(height, width))
+    except Exception as error:
+        raise CodeError(f"{type(module).__name__}.macs({height}, {width}) raised {one_line(error)}") from error
 
 
 @torch.inference_mode(False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from harness.config import CBAM, ECA, Attention, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite
 from harness.cost import Cost, Shape, network_cost
-from harness.errors import ConfigError
+from harness.errors import CodeError, ConfigError
 from harness.measure.complexity import CountError, check, count_custom, count_dispatch, count_ptflops
 from harness.networks.build import build
 
@@ -130,6 +130,16 @@ def test_torchs_own_attention_is_counted_whole() -> None:
     network, shape = ResNet(depth=8, stages=(None, slot, slot)), Shape(3, 9, 8, 10)
     claimed, model = network_cost(network, shape, count_custom), build(network, shape)
     assert count_ptflops(model, shape) == count_dispatch(model, shape) == claimed
+
+
+class WrongFormula(SelfAttention):
+    def macs(self, height: int) -> int:
+        return height
+
+
+def test_a_formula_that_raises_is_the_users_error() -> None:
+    with pytest.raises(CodeError, match=r"WrongFormula.macs\(4, 5\) raised TypeError"):
+        count_custom(Custom(f"{__name__}:WrongFormula"), 6, 4, 5)
 
 
 def test_a_fused_operation_of_unknown_cost_is_refused() -> None:
