@@ -58,9 +58,8 @@ def imports(source: str, module: str, *, package: bool = False) -> Iterator[Impo
             above = module.split(".")[: len(module.split(".")) - node.level + package] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield from (Import(f"{base}.{alias.name}", late) for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            if ast.unparse(node.func).endswith(("import_module", "__import__")):
-                yield Import(str(node.args[0].value), late)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            yield from (Import(str(name.value), late) for name in node.args[:1] if isinstance(name, ast.Constant))
         waits = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for name, value in ast.iter_fields(node):
             typing_only = isinstance(node, ast.If) and name == "body" and "TYPE_CHECKING" in ast.unparse(node.test)
