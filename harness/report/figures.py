@@ -75,9 +75,17 @@ def front_figure(facts: Facts, axis: Axis, grouping: Grouping | None) -> "go.Fig
         name = escape(KINDS.get(str(option), str(option)))
         marker = {"color": colour, "symbol": symbol, "size": 9}
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=str(option))
-    figure.update_xaxes(title_text=x.heading, **({"type": "log", "dtick": "D2"} if axis.wide else {}))
+    figure.update_xaxes(title_text=x.heading, **(_magnitudes(axis, x) if axis.wide else {}))
     figure.update_yaxes(title_text=y.heading)
     return figure
+
+
+def _magnitudes(axis: Axis, unit: Unit) -> dict[str, Any]:
+    """A logarithmic axis with a mark at 1, 2 and 5 of each magnitude, written out."""
+    drawn = _drawn(axis.front + axis.beaten, unit)
+    powers = range(math.floor(math.log10(min(drawn))), math.ceil(math.log10(max(drawn))) + 1)
+    marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:.12g}" for mark in marks]}
 
 
 def _split(trials: Sequence[Trial], grouping: Grouping | None) -> Iterator[tuple[list[Trial], Scalar]]:

@@ -140,6 +140,7 @@ function open(trial) {
     ...block("Reason", trial.reason), ...block("Traceback", trial.traceback),
     ...block("Config", JSON.stringify(config(trial), null, 2)),
   ));
+  detail.dataset.hash = location.hash;
   if (!detail.open) detail.showModal();
   detail.scrollTop = 0;
 }
@@ -151,7 +152,9 @@ function follow() {
   else if (detail.open) detail.close();
 }
 
-detail.addEventListener("close", () => history.replaceState(null, "", location.href.split("#")[0]));
+detail.addEventListener("close", () => {
+  if (location.hash === detail.dataset.hash) history.replaceState(null, "", location.href.split("#")[0]);
+});
 detail.addEventListener("click", (event) => { if (event.target === detail) detail.close(); });
 addEventListener("hashchange", follow);
 

@@ -143,7 +143,7 @@ def _ran(facts: Facts) -> str:
     states = listed(f"{number:,} {state}" for state, number in facts.states.items())
     most = "at most " if isinstance(facts.study.strategy, Exhaustive) and facts.study.constraints else ""
     plan = f" of {most}{facts.planned:,} planned" if facts.planned else ""
-    spent = f"{counted(facts.epochs, 'epoch')} in {duration(facts.seconds)} of training"
+    spent = counted(facts.epochs, "epoch") + (f" in {duration(facts.seconds)} of training" if facts.seconds else "")
     on = f" on {listed(facts.devices)}" if facts.devices else ""
     return f"{states}{plan}; {spent}{on}{_dates(facts)}."
 

@@ -41,9 +41,11 @@ class Unit:
 
     def noun(self, value: float | None) -> str:
         """The value as a quantity: 0.273 M parameters."""
-        if self.metric in ("params", "macs"):
-            return f"{self.text(value)}{SPACE if self.symbol else ' '}{NOUNS[self.metric]}"
-        return f"{self.text(value)} {NOUNS[self.metric]}" if self.metric != "seconds" else self.text(value)
+        if self.metric == "loss":
+            return f"a loss of {self.text(value)}"
+        if self.metric == "seconds":
+            return self.text(value)
+        return f"{self.text(value)}{SPACE if self.metric in ('params', 'macs') else ' '}{NOUNS[self.metric]}"
 
 
 def unit(metric: str, values: Iterable[float]) -> Unit:

@@ -65,7 +65,8 @@ def test_fronts_over_one_cost_and_over_all():
 def test_a_cost_that_all_share_is_a_sentence():
     facts = gather(SMALL, {}, [made(0, 0.9), made(1, 0.95)])
     assert axes(facts) == []
-    assert notes.constants(facts, []) == ["Every trial has 100 parameters.", "Every trial has 1,000 MACs."]
+    words = [line.replace("\N{NO-BREAK SPACE}", " ") for line in notes.constants(facts, [])]
+    assert words == ["Every trial has 100 parameters.", "Every trial has 1,000 MACs."]
 
 
 def test_the_choice_that_tells_trials_apart():

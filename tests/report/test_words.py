@@ -27,7 +27,8 @@ def test_one_unit_for_a_column(metric, values, value, text):
 
 def test_quantities_as_in_a_sentence():
     assert unit("params", [272_474]).noun(272_474).replace(NBSP, " ") == "0.272 M parameters"
-    assert unit("params", [950]).noun(950) == "950 parameters"
+    assert unit("params", [950]).noun(950) == f"950{NBSP}parameters"
+    assert unit("loss", [2]).noun(0.25) == "a loss of 0.250"
     assert unit("accuracy", []).noun(0.9).replace(NBSP, " ") == "90.00 % accuracy"
 
 
