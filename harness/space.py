@@ -12,13 +12,14 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from itertools import count
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from harness.config import PARTS, Attention, Config, Custom, Network, Part, Scalar, Training, name_of, part_from_json
-from harness.errors import ConfigError, SpaceError, hint
+from harness.errors import ConfigError, SpaceError, hint, one_line
 from harness.key import canonical, identity
 
 P = ParamSpec("P")
@@ -83,8 +84,13 @@ class Span:
         return math.inf if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
 
     def value(self, index: int) -> float:
-        """The value at a place of a stepped range."""
-        return self.low + index * cast(float, self.step)
+        """The value at a place of a stepped range, in decimals: 0.1 + 2 * 0.1 is 0.3, as Optuna has it."""
+        step = cast(float, self.step)
+        return self.low + index * step if self.whole else float(Decimal(repr(self.low)) + index * Decimal(repr(step)))
+
+    def nearest(self, value: float) -> float:
+        """The value of the range that rounding has moved to here."""
+        return value if self.step is None else self.value(round((value - self.low) / self.step))
 
     def draw(self, rng: random.Random) -> float:
         """A value, uniform on the span's own scale."""
@@ -96,8 +102,9 @@ class Span:
     def holds(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or isinstance(value, int) != self.whole:
             return False
-        on_step = self.step is None or math.isclose((value - self.low) / self.step, round((value - self.low) / self.step))
-        return self.low <= value <= self.high and on_step
+        slack = 0.0 if self.step is None else 1e-9 * self.step
+        inside = self.low - slack <= value <= self.high + slack
+        return inside and math.isclose(value, self.nearest(value), abs_tol=slack)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +182,10 @@ def span(low: float, high: float, *, log: bool = False, step: float | None = Non
     if step is not None and step > high - low:
         raise SpaceError(f"span({low!r}, {high!r}, step={step!r}): the first step leaves the range; use a smaller one")
     ends = (low, high) if whole else (float(low), float(high))
-    if step is not None:  # the last step inside the range is its end, as Optuna has it too
-        ends = (ends[0], ends[0] + math.floor((ends[1] - ends[0]) / step + 1e-9) * step)
-    return cast(float, Span(*ends, log=log, step=step))
+    found = Span(*ends, log=log, step=step if step is None or whole else float(step))
+    if found.step is not None:  # the last step inside the range is its end, as Optuna has it too
+        found = replace(found, high=found.value(int(found.size) - 1))
+    return cast(float, found)
 
 
 def vary(part: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -276,14 +284,13 @@ class Space:
         self.parameters: dict[str, Domain] = {}
         """Every flat parameter, active or not, in the order of the config."""
         self.conditions: dict[str, Params] = {}
-        """What must be chosen for a parameter to be active; of a tied one, what all its places ask for."""
+        """What to choose for a parameter to be active, nothing where it always is; of a tied one, its shortest way."""
         self._nodes: dict[str, Choice | Span] = {}
         self._routes: dict[str, list[Params]] = {}
         """Every way to make a parameter active; a tied one has one for each of its places."""
         self._collect(self.root, "", {})
-        for name, (first, *others) in self._routes.items():
-            common = [item for item in first.items() if all(item in route.items() for route in others)]
-            self.conditions[name] = dict(common)
+        for name, routes in self._routes.items():
+            self.conditions[name] = min(routes, key=len)
         if check:
             self._check()
 
@@ -366,7 +373,8 @@ class Space:
             if isinstance(domain, Span):
                 if not domain.holds(value):
                     raise SpaceError(f"{name} = {value!r}: outside {_domain_words(domain)}")
-            elif not any(_identical(value, option) for option in domain):
+                return domain.nearest(cast(float, value))
+            if not any(_identical(value, option) for option in domain):
                 raise SpaceError(f"{name} = {value!r}: use one of {_domain_words(domain)}")
             return value
 
@@ -618,7 +626,11 @@ class Space:
             """The knobs of a user's module have names of their own, be they `span` or `kind`."""
             return {knob: node(inner) for knob, inner in value.items()} if name == "knobs" else node(value)
 
-        return Space(node(data["network"]), node(data["training"]), check=check)
+        try:
+            network, training = node(data["network"]), node(data["training"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SpaceError(f"this is not the definition of a space: {one_line(error)}") from None
+        return Space(network, training, check=check)
 
 
 def _parameter(node: Choice | Span, path: str) -> str:
@@ -633,7 +645,8 @@ def _identical(one: object, other: object) -> bool:
 
 def _domain_words(domain: Domain) -> str:
     if isinstance(domain, Span):
-        return f"{domain.low} to {domain.high}"
+        kind = "whole numbers from " if domain.whole else ""
+        return f"{kind}{domain.low} to {domain.high}" + ("" if domain.step in (None, 1) else f" in steps of {domain.step}")
     return ", ".join(map(repr, domain))
 
 

@@ -185,21 +185,16 @@ class Study(Part):
             raise StudyError(f"this is not the definition of a study: it has no {', no '.join(missing)}")
         fields = dict(data)
         root = Space.from_json({name: fields.pop(name) for name in ("network", "training")}).root.fields
-        strategy = dict(fields.pop("strategy"))
-        kind = strategy.pop("kind", None)
-        if kind not in STRATEGIES:
-            raise StudyError(f"strategy {kind!r}: unknown; this version knows {', '.join(STRATEGIES)}")
-        return Study(
-            **fields
-            | {
-                "space": root["network"],
-                "training": root["training"],
-                "strategy": STRATEGIES[kind](**strategy),
-                "objectives": tuple(Objective(**item) for item in fields["objectives"]),
-                "constraints": tuple(Constraint(**item) for item in fields.get("constraints", ())),
-                "seeds": tuple(fields["seeds"]),
-            }
-        )
+        strategy = fields["strategy"]
+        if isinstance(strategy, dict):
+            kind = strategy.get("kind")
+            if kind not in STRATEGIES:
+                raise StudyError(f"strategy {kind!r}: unknown; this version knows {', '.join(STRATEGIES)}")
+            fields["strategy"] = STRATEGIES[kind](**strategy)
+        for name, part in (("objectives", Objective), ("constraints", Constraint), ("seeds", None)):
+            if isinstance(items := fields.get(name), list):
+                fields[name] = tuple(part(**item) if part and isinstance(item, dict) else item for item in items)
+        return Study(space=root["network"], training=root["training"], **fields)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -147,13 +147,12 @@ def test_enumeration_is_complete_and_distinct(space):
 @SETTINGS
 @given(spaces(finite=False))
 def test_what_is_active_follows_from_what_was_chosen(space):
-    seen = set()
-    for seed in range(20):
-        params = space.draw(random.Random(seed))
-        seen |= params.keys()
-        for name in params:
-            assert space.conditions[name].items() <= params.items()
-    assert seen <= space.parameters.keys() == space.conditions.keys()
+    assert space.parameters.keys() == space.conditions.keys()
+    draws = [space.draw(random.Random(seed)) for seed in range(10)]
+    assert {name for params in draws for name in params} <= space.parameters.keys()
+    for name, chosen in space.conditions.items():
+        assert name in space.draw(random.Random(0), forced=chosen)
+        assert chosen or all(name in params for params in draws)
 
 
 @settings(SETTINGS, max_examples=40)
@@ -212,7 +211,9 @@ def test_a_tied_knob_in_free_slots():
     space = Space(vary(ResNet, stages=(None, slot, slot)))
     assert list(space.parameters) == ["stages.2.attention", "stages.2+3.expatt.kernel", "stages.3.attention"]
     assert space.size == 1 + 3 * 2  # no attention, or one of three placements with one of two kernels
-    assert space.conditions["stages.2+3.expatt.kernel"] == {}  # either slot makes it active
+    assert space.conditions["stages.2+3.expatt.kernel"] == {"stages.2.attention": "expatt"}  # as the third would do
+    always = Space(vary(ResNet, stages=(None, slot, vary(ExpAtt, kernel=kernel))))
+    assert always.conditions["stages.2.expatt.kernel=stages.3.kernel"] == {}
 
 
 def test_a_label_tells_two_options_of_one_kind_apart():
@@ -282,6 +283,9 @@ def test_spans():
     assert not span(1, 8).holds(2.0)
     assert not span(1, 8).holds(True)
     assert not span(0.5, 8.0).holds(8.1)
+    assert not span(0.5, 8.0).holds(math.nan)
+    assert not span(0.5, 8.0, step=0.5).holds(math.nan)
+    assert not span(0.5, 8.0, step=0.5).holds(math.inf)
 
 
 def test_a_stepped_span_holds_each_of_its_own_values():
@@ -291,6 +295,23 @@ def test_a_stepped_span_holds_each_of_its_own_values():
         assert all(map(steps.holds, values))
         assert values[-1] == steps.high
         assert not any(steps.holds(value + step / 3) for value in values)
+
+
+def test_stepped_spans_count_in_decimals_as_optuna_does():
+    """Else a draw and an enumeration of one value would be two trials; a range that Optuna must mend is a warning."""
+    from optuna.distributions import FloatDistribution
+    from optuna.samplers import RandomSampler
+
+    for low, high, step in [(0.1, 0.75, 0.2), (0.1, 0.9, 0.1), (1e-4, 1e-3, 1e-4), (0.0, 5.0, 0.7)]:
+        steps = span(low, high, step=step)
+        known = FloatDistribution(steps.low, steps.high, step=steps.step)
+        assert known.high == steps.high
+        space = one_slot(vary(ExpAtt, share=steps))
+        every = {params["stages.3.share"] for params in space.enumerate()}
+        sampler = RandomSampler(seed=0)
+        drawn = [sampler.sample_independent(None, None, "x", known) for _ in range(100)]
+        assert {space.active({"stages.3.share": value})["stages.3.share"] for value in drawn} == every
+    assert [span(0.1, 0.5, step=0.1).value(index) for index in range(5)] == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 def test_draws_stay_inside_and_a_log_span_is_even_over_magnitudes():
@@ -310,6 +331,7 @@ def test_config_says_what_is_wrong_with_params():
         ({"stages.3.attention": "expatt"}, "stages.3.expatt.kernel is missing"),
         ({"stages.3.attention": "se"}, "stages.3.attention = 'se': use one of 'none', 'expatt'"),
         ({"width": 3.0}, "width = 3.0: outside 0.5 to 2.0"),
+        ({"width": None}, "width = None: outside 0.5 to 2.0"),
     ]:
         for read in (space.config, space.active):
             with pytest.raises(SpaceError) as caught:
@@ -489,7 +511,7 @@ def test_a_space_without_choices_is_checked_too():
 
 def test_what_matters_somewhere_is_kept():
     assert expatt(heads=choose(2, 4), radius_per=choose("layer", "head"))().size == 5
-    assert expatt(kernel=choose("uniform", "linear"), radius=choose(1.0, 2.0))().size == 5
+    assert expatt(kernel=choose("uniform", "linear"), radius=choose(2.0, 4.0))().size == 5
     assert (
         Space(vary(ResNet, width=choose(1.0, 4.0), stages=(vary(SqueezeExcite, ratio=choose(16, 32)), None, None))).size == 4
     )
@@ -515,3 +537,14 @@ def test_json_of_an_unknown_part_says_what_is_known():
     data["network"]["fields"]["stages"][2]["vary"] = "transformer"
     with pytest.raises(SpaceError, match="vary 'transformer': unknown part; this version knows se, eca"):
         Space.from_json(data)
+
+
+@pytest.mark.parametrize(
+    "wrong", [5, {"choose": 5}, {"span": [1]}, {"same": 7}, {"vary": "eca"}, {"vary": []}, {"kind": []}]
+)
+def test_json_that_is_no_space_is_refused_in_one_line(wrong):
+    data = one_slot(vary(ECA, size=choose(3, 5))).to_json()
+    data["network"]["fields"]["stages"][2] = wrong
+    with pytest.raises(HarnessError) as caught:
+        Space.from_json(data, check=True)
+    assert "\n" not in str(caught.value)

@@ -197,6 +197,18 @@ def test_json_of_something_else_is_refused():
         StudyError, match="strategy 'annealing': unknown; this version knows exhaustive, random, evolution, tpe"
     ):
         Study.from_json(plain)
+    for name, value, words in [
+        ("seeds", 5, "Study.seeds = 5: input should be a valid tuple"),
+        ("seeds", ["a"], "Study.seeds.1 = 'a': input should be a valid integer"),
+        ("objectives", "accuracy", "Study.objectives = 'accuracy': input should be a valid tuple"),
+        ("objectives", ["accuracy"], "Study.objectives.1 = 'accuracy': input should be"),
+        ("constraints", {"metric": "macs"}, "Study.constraints = {'metric': 'macs'}: input should be a valid tuple"),
+        ("strategy", "evolution", "Study.strategy = 'evolution': give Exhaustive(...) or Random(...)"),
+        ("training", "long", "Study wants Training(...) or vary(Training, ...) here; got 'long'"),
+    ]:
+        with pytest.raises(HarnessError) as caught:
+            Study.from_json(STUDIES["defaults"].to_json() | {name: value})
+        assert words in str(caught.value)
     plain = STUDIES["defaults"].to_json() | {"budget": 5}
     with pytest.raises(ConfigError, match=r"Study.budget: Study has no such field"):
         Study.from_json(plain)
