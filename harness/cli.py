@@ -263,7 +263,7 @@ def _study_row(stored: "Stored") -> dict[str, Any]:
     definition = stored.attributes["definition"]
     return {
         "study": stored.name,
-        "created": stored.attributes.get("created", "")[:16].replace("T", " "),
+        "created": stored.attributes.get("created", "")[:10],
         "planned": definition["strategy"].get("trials"),
         **{state: stored.counts.get(state, 0) for state in ("complete", "stopped", "failed", "running")},  # type: ignore[call-overload]
         "question": definition["question"],
@@ -271,12 +271,15 @@ def _study_row(stored: "Stored") -> dict[str, Any]:
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in rows[0]:
-        words = name in ("study", "created", "question")
-        table.add_column(name, justify="left" if words else "right", overflow="ellipsis", no_wrap=True, ratio=name == "question")
+    table = Table(box=None, padding=(0, 1), header_style="dim", expand=True)
+    table.add_column("study", no_wrap=True, min_width=max(len(row["study"]) for row in rows))
+    for name in ("finished", "running", "failed", "created"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=10 if name in ("finished", "created") else None)
+    table.add_column("question", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in rows:
-        table.add_row(*("all" if value is None else str(value) for value in row.values()))
+        finished = row["complete"] + row["stopped"] + row["failed"]
+        done = f"{finished} of {row['planned']}" if row["planned"] else str(finished)
+        table.add_row(row["study"], done, str(row["running"]), str(row["failed"]), row["created"], row["question"])
     console.print(table)
 
 

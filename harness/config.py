@@ -175,6 +175,11 @@ class ExpAtt(Attention):
 
     def check(self, channels: int) -> None:
         dv = self.values(channels)
+        if self.kernel == "linear" and self.radius <= 1:
+            raise ConfigError(
+                f"ExpAtt.radius = {self.radius:g}: a linear kernel of radius 1 or less sees only its own position and never"
+                " learns; use more than 1"
+            )
         if dv >= channels:
             raise ConfigError(
                 f"ExpAtt.share = {self.share}: takes {dv} of {channels} channels and leaves none to the convolution;"

@@ -57,6 +57,7 @@ class Log(Watcher):
 
     def __init__(self, console: Console) -> None:
         self._console, self._started, self._before = console, time.monotonic(), 0
+        self._ledger: Ledger | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +74,10 @@ class Log(Watcher):
         if done % 5000 == 0:
             self.note(f"decoding pictures: {done:,} of {total:,}")
 
+    def began(self, ledger: Ledger, running: Running) -> None:
+        if self._ledger is None:
+            self._ledger, self._before = ledger, sum(ledger.finished.values())
+
     def ended(self, ledger: Ledger, running: Running, outcome: Outcome) -> None:
         count = sum(ledger.finished.values())
         left = time_left(ledger, self._started, self._before)
@@ -88,7 +93,6 @@ class LiveTable(Log):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._ledger: Ledger | None = None
         self._words = "checking the study and its data"
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -99,12 +103,11 @@ class LiveTable(Log):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.__exit__(kind, error, trace)
 
+    def note(self, message: str) -> None:
+        self._console.print(message, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
+
     def decoding(self, done: int, total: int) -> None:
         self._words = f"decoding pictures: {done:,} of {total:,}"
-
-    def began(self, ledger: Ledger, running: Running) -> None:
-        if self._ledger is None:
-            self._ledger, self._before = ledger, sum(ledger.finished.values())
 
     def _render(self) -> RenderableType:
         if self._ledger is None:
@@ -112,15 +115,18 @@ class LiveTable(Log):
         ledger = self._ledger
         done, left = sum(ledger.finished.values()), time_left(ledger, self._started, self._before)
         head = Text.assemble((ledger.study.name, "bold"), f"  {done} of {counted(ledger.planned, 'trial')}")
+        head.no_wrap, head.overflow = True, "ellipsis"
         if ledger.finished["failed"]:
             head.append(f", {ledger.finished['failed']} failed", style="red")
         head.append(f"  {duration(time.monotonic() - self._started)} so far", style="dim")
-        if left is not None:
-            head.append(f", about {duration(left)} left", style="dim")
         if ledger.stopping:
-            head.append("  stopping after the running epochs", style="yellow")
+            head.append("  stopping ...", style="yellow")
+        elif left is not None:
+            head.append(f", about {duration(left)} left", style="dim")
         best = "  ".join(f"{metric} {metric_text(metric, value)}" for metric, value in ledger.best.items())
-        lines: list[RenderableType] = [head, ProgressBar(total=max(ledger.planned, 1), completed=done, width=40)]
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=max(ledger.planned, 1), completed=done, width=40))
+        lines: list[RenderableType] = [head, bar]
         if best:
             lines.append(Text(f"best so far: {best}", style="green", overflow="ellipsis", no_wrap=True))
         return Group(*lines, self._running(ledger))

@@ -112,8 +112,9 @@ def _train(assignment: Assignment) -> Iterator[Report]:
     if info.fingerprint != assignment.fingerprint:
         raise HarnessError(f"the pictures under {assignment.data} are not those the study was started with")
     network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
-    if (counted := (canonical(network_identity(config.network)), info.shape)) not in _checked:
-        check(config.network, network, info.shape, Cost(**assignment.costs))
+    cost = Cost(**assignment.costs)
+    if (counted := (canonical(network_identity(config.network)), info.shape, cost)) not in _checked:
+        check(config.network, network, info.shape, cost)
         _checked.add(counted)
     optim = loop.optimiser(network, training)
     data = resident(

@@ -8,7 +8,7 @@ attention = choose(
     vary(
         ExpAtt,
         kernel=choose("gaussian", "laplacian", "laplacian_l2", "cauchy", "linear"),
-        radius=span(0.5, 8.0, log=True),
+        radius=span(1.25, 8.0, log=True),
         radius_per="head",
         heads=choose(1, 2, 4, 8),
     ),

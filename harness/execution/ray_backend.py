@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 SETTINGS = {
@@ -127,12 +128,31 @@ class StopWhenAsked(Unpickled, tune.Stopper):
         return self._ledger.stopping
 
 
+def clear_left_behind(folder: Path) -> None:
+    """Removes temporary folders of drivers of ours that were killed: their names hold the process id."""
+    for left in folder.glob("harness-*-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdigit() and not _alive(int(pid)) and left.stat().st_uid == os.getuid():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class RayBackend:
     """A Ray of our own on this machine, or a running cluster by its address."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._folder = tempfile.mkdtemp(prefix="harness-")
+        clear_left_behind(Path(tempfile.gettempdir()))
+        self._folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-")
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:

@@ -1,0 +1,118 @@
+"""The recipe, and checkpoints from which a trial goes on bit for bit."""
+
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
+from harness.cost import Shape
+from harness.data.batches import resident
+from harness.data.sources import open_data
+from harness.networks.build import build
+from harness.record import Epoch
+from harness.training import checkpoint, loop
+
+TRAINING = Training(epochs=4, batch_size=32, limit=16, precision="fp32", augment="crop", lr=0.2)
+
+
+def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
+    recipe = Training(lr=0.4, warmup=0.2)
+    rates = [loop.learning_rate(step, 100, recipe) for step in range(100)]
+    assert rates[:20] == pytest.approx([0.4 * (step + 1) / 20 for step in range(20)])
+    assert rates[20] == 0.4 and rates[60] == pytest.approx(0.2)
+    assert rates[20:] == sorted(rates[20:], reverse=True) and 0 < rates[-1] < 0.4 * 1e-3
+    assert loop.learning_rate(0, 1, Training(lr=0.4, warmup=0.0)) == 0.4
+
+
+def test_norms_biases_and_radii_do_not_decay() -> None:
+    network = build(ResNet(depth=8, stages=(None, SqueezeExcite(), ExpAtt())), Shape(1, 8, 8, 10), 0)
+    decayed, free = loop.optimiser(network, Training(weight_decay=0.01)).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
+    names = {id(weight): name for name, weight in network.named_parameters()}
+    spared = {names[id(weight)] for weight in free["params"]}
+    assert {name for name in names.values() if "log_radius" in name or name.endswith("bias") or "norm" in name} <= spared
+    assert not any("conv" in name and name.endswith("weight") for name in spared)
+    assert len(names) == len(decayed["params"]) + len(free["params"])
+
+
+def train(folder: Path, epochs: int, *, interrupted_after: int | None = None) -> dict[str, torch.Tensor]:
+    """Trains, through a checkpoint and a new network where interrupted; returns the final weights."""
+    pictures, info = open_data(TRAINING, Path())
+    data = resident(pictures, share=0.2, seed=1, augment="crop", device="cpu")
+    network = build(ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())), info.shape, 1)
+    optim = loop.optimiser(network, TRAINING)
+    for epoch in range(1, epochs + 1):
+        loop.train_epoch(network, optim, data, TRAINING, seed=1, epoch=epoch)
+        loop.evaluate(network, data, TRAINING)
+        if epoch == interrupted_after:
+            checkpoint.save(folder, "key", network, optim, [Epoch(epoch, 0.5, 1.0, 1.0, 0.1)])
+            saved = checkpoint.load(folder, "key", "cpu")
+            assert saved is not None and saved["curve"] == [(epoch, 0.5, 1.0, 1.0, 0.1)]
+            network = build(ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())), info.shape, 99)
+            optim = loop.optimiser(network, TRAINING)
+            network.load_state_dict(saved["network"])
+            optim.load_state_dict(saved["optimiser"])
+    return network.state_dict()
+
+
+def test_going_on_from_a_checkpoint_changes_no_bit(tmp_path: Path) -> None:
+    straight, resumed = train(tmp_path, 4), train(tmp_path, 4, interrupted_after=2)
+    assert straight.keys() == resumed.keys()
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+class Bomb:
+    """Pickled, it would create a file when loaded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path(self.path),))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    torch.save({"key": "key", "network": Bomb(str(tmp_path / "executed"))}, tmp_path / checkpoint.NAME)
+    assert checkpoint.load(tmp_path, "key", "cpu") is None
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(pickle.dumps(Bomb(str(tmp_path / "executed"))))
+    assert (tmp_path / "executed").exists(), "the bomb itself must work"
+
+
+def test_torn_and_foreign_checkpoints_are_not_used(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    checkpoint.save(tmp_path, "key", network, torch.optim.SGD(network.parameters()), [])
+    assert checkpoint.load(tmp_path, "another", "cpu") is None
+    whole = (tmp_path / checkpoint.NAME).read_bytes()
+    (tmp_path / checkpoint.NAME).write_bytes(whole[: len(whole) // 2])
+    assert checkpoint.load(tmp_path, "key", "cpu") is None
+    assert checkpoint.load(tmp_path / "none", "key", "cpu") is None
+
+
+def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Linear(2, 2)
+    optim = torch.optim.SGD(network.parameters())
+    checkpoint.save(tmp_path, "key", network, optim, [])
+
+    def fail(content: object, file: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path, "key", network, optim, [])
+    monkeypatch.undo()
+    assert checkpoint.load(tmp_path, "key", "cpu") is not None
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+def test_evaluation_is_a_mean_over_all_validation_pictures() -> None:
+    pictures, info = open_data(TRAINING, Path())
+    data = resident(pictures, share=0.3, seed=0, augment="none", device="cpu")
+    network = build(ResNet(depth=8), info.shape, 0)
+    _, whole = loop.evaluate(network, data, TRAINING)
+    _, pieces = loop.evaluate(network, data, Training(batch_size=2, precision="fp32"))
+    assert whole == pytest.approx(pieces, rel=1e-5) and whole == pytest.approx(math.log(10), rel=0.2)
