@@ -1,4 +1,4 @@
-"""The verbs. Exit codes: 0 done; 1 done, with failed trials; 2 bad input, in one line; 130 and 143 interrupted, can go on."""
+"""The verbs. Exit codes: 0 done; 1 done, with failed trials; 2 bad input, in one line; 130, 143 interrupted, can go on."""
 
 import contextlib
 import json
@@ -265,7 +265,7 @@ def _study_row(stored: "Stored") -> dict[str, Any]:
         "study": stored.name,
         "created": stored.attributes.get("created", "")[:10],
         "planned": definition["strategy"].get("trials"),
-        **{state: stored.counts.get(state, 0) for state in ("complete", "stopped", "failed", "running")},  # type: ignore[call-overload]
+        **{state: stored.counts.get(state, 0) for state in ("complete", "stopped", "failed", "running")},
         "question": definition["question"],
     }
 
@@ -295,7 +295,11 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     failures = [record for record in records if record.state == "failed"]
     if as_json:
         rows = [
-            {"number": record.number, "params": record.params, "values": {metric: record.value(metric) for metric in metrics}}
+            {
+                "number": record.number,
+                "params": record.params,
+                "values": {metric: record.value(metric) for metric in metrics},
+            }
             for record in best
         ]
         reasons = [{"number": record.number, "reason": record.reason} for record in failures]
@@ -394,5 +398,6 @@ def new(
 
     for path in write_starter(name, folder):
         console.print(f"wrote {path}", markup=False)
-    console.print(f"next: `harness plan {folder / 'studies'}/{name.replace('-', '_')}.py`, then `harness run` it", markup=False)
-
+    console.print(
+        f"next: `harness plan {folder / 'studies'}/{name.replace('-', '_')}.py`, then `harness run` it", markup=False
+    )

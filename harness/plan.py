@@ -71,7 +71,8 @@ class Plan:
         height, width = self.data["shape"][1:]
         yield f"data: {self.data['dataset']}, {self.data['train']:,} pictures to train and validate on, {height}x{width}"
         low, high = self.epochs
-        yield f"trials: {self.trials:,} of {low if low == high else f'{low} to {high}'} epochs; {self.done:,} in the database"
+        epochs = f"{low}" if low == high else f"{low} to {high}"
+        yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"
 
 
 def make_plan(study: Study, data: Path, storage: str) -> Plan:

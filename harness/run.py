@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ class Options:
 
     storage: str = "sqlite:///harness.db"
     backend: Literal["ray", "local"] = "ray"
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     data: Path = Path("data")
     runs: Path | None = None
     """Folder of checkpoints; None: `runs` beside an SQLite database, else in the working folder."""
@@ -66,7 +66,7 @@ class Summary:
 
 def run_study(
     study: Study,
-    options: Options = Options(),  # noqa: B008  (frozen)
+    options: Options = Options(),
     *,
     watcher: Watcher | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -82,13 +82,15 @@ def run_study(
     stored = find(options.storage, study.name)
     if stored is not None:
         study = continued(study, stored)
+    pictures = pictures_of(study)
     space = study.open_space()
     sources = user_sources(study)
-    _, info = open_data(pictures_of(study), options.data, decoding)
+    _, info = open_data(pictures, options.data, decoding)
     notes = () if stored is None else checked_against(stored, info, sources)
     price = pricing(info.shape)
     if sources:
         rehearse(space, price)
+    assert_trainable(study, space, price)
 
     with contextlib.ExitStack() as stack:
         # what is auto is resolved once, when the study is created
@@ -118,7 +120,7 @@ def run_study(
         return summary(ledger, options, before, time.monotonic() - started, notes)
 
 
-def resume_study(name: str, options: Options = Options(), **live: Any) -> Summary:  # noqa: B008  (frozen)
+def resume_study(name: str, options: Options = Options(), **live: Any) -> Summary:
     """Goes on with a study from its database alone: definition, data folder and code folders are those it was started with,
     unless the options name others."""
     stored = read_studies(options.storage, name)[0]
@@ -212,6 +214,19 @@ def rehearse(space: Space, price: Price) -> None:
                 break
 
 
+def assert_trainable(study: Study, space: Space, price: Price, draws: int = 2_000) -> None:
+    """Raises StudyError where no config drawn is a network within the constraints."""
+    if not study.constraints:
+        return
+    for attempt in range(draws):
+        with contextlib.suppress(ConfigError):
+            cost = price(space.config(space.draw(random.Random(attempt))))._asdict()
+            if all(constraint.holds(cost) for constraint in study.constraints):
+                return
+    bounds = " and ".join(map(str, study.constraints))
+    raise StudyError(f"study {study.name!r} has nothing to train: none of {draws:,} configs drawn has {bounds}")
+
+
 def checked_against(stored: Stored, info: DataInfo, sources: dict[str, str]) -> tuple[str, ...]:
     """Notes on what differs from when the study was begun; raises StudyError when its data do."""
     known = DataInfo.from_json(stored.attributes["data"])
@@ -221,7 +236,9 @@ def checked_against(stored: Stored, info: DataInfo, sources: dict[str, str]) -> 
             f" {known.fingerprint}; now {info.train}, {info.fingerprint}): name the old folder by --data, or the study anew"
         )
     changed = [target for target, source in sources.items() if stored.attributes["sources"].get(target) != source]
-    return tuple(f"the source of {target} has changed since the study was begun: new trials use it as it is now" for target in changed)
+    return tuple(
+        f"the source of {target} has changed since the study was begun: new trials use it as it is now" for target in changed
+    )
 
 
 def pricing(shape: Shape) -> Price:
@@ -302,10 +319,9 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         complete=finished["complete"],
         stopped=finished["stopped"],
         failed=finished["failed"],
-        left=ledger.planned - sum(finished.values()) if not ledger.done else len(ledger.running),
+        left=ledger.planned - sum(finished.values()),
         refused=dict(ledger.refused),
         seconds=seconds,
         best=dict(ledger.best),
         notes=notes,
     )
-

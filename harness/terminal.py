@@ -83,8 +83,7 @@ class Log(Watcher):
         left = time_left(ledger, self._started, self._before)
         self.note(
             f"[{count}/{ledger.planned}] trial {running.number}: {results_text(running, outcome)}"
-            f" ({chosen_text(running.params, ledger.space.parameters)})"
-            + (f"; about {duration(left)} left" if left else "")
+            f" ({chosen_text(running.params, ledger.space.parameters)})" + (f"; about {duration(left)} left" if left else "")
         )
 
 

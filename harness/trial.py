@@ -61,7 +61,9 @@ class Report:
     outcome: Outcome | None = None
 
     def to_json(self) -> str:
-        return json.dumps({"curve": [asdict(point) for point in self.curve], "outcome": self.outcome and asdict(self.outcome)})
+        return json.dumps(
+            {"curve": [asdict(point) for point in self.curve], "outcome": self.outcome and asdict(self.outcome)}
+        )
 
     @staticmethod
     def from_json(text: str) -> "Report":
@@ -117,9 +119,7 @@ def _train(assignment: Assignment) -> Iterator[Report]:
         check(config.network, network, info.shape, cost)
         _checked.add(counted)
     optim = loop.optimiser(network, training)
-    data = resident(
-        pictures, share=training.validation, seed=assignment.seed, augment=training.augment, device=where
-    )
+    data = resident(pictures, share=training.validation, seed=assignment.seed, augment=training.augment, device=where)
 
     # go on from the last epoch, if there is one
     curve: list[Epoch] = []

@@ -1,4 +1,4 @@
-"""Batches from tensors that stay on the device: shuffled, cropped and flipped there, each reproducible from (seed, epoch)."""
+"""Batches from tensors that stay on the device: shuffled, cropped and flipped there, reproducible from (seed, epoch)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,7 +80,9 @@ def train_batches(data: Resident, batch_size: int, seed: int, epoch: int) -> Ite
 
 def held_batches(data: Resident, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The validation pictures in order, all of them."""
-    for images, labels in zip(data.held_images.split(batch_size), data.held_labels.split(batch_size), strict=True):
+    for images, labels in zip(
+        torch.split(data.held_images, batch_size), torch.split(data.held_labels, batch_size), strict=True
+    ):
         yield normalised(data, images), labels
 
 

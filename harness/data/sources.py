@@ -51,7 +51,8 @@ class DataInfo:
     @staticmethod
     def from_json(data: dict[str, Any]) -> "DataInfo":
         """What `to_json` wrote."""
-        shape = Shape(*data["shape"], data["classes"])
+        channels, height, width = data["shape"]
+        shape = Shape(channels, height, width, data["classes"])
         return DataInfo(data["dataset"], data["fingerprint"], shape, data["train"], data["test"])
 
 
@@ -147,7 +148,9 @@ def download(training: Training, root: Path) -> None:
 
 def _no_image_size(training: Training) -> None:
     if training.image_size is not None:
-        raise DataError(f"Training.image_size = {training.image_size}: only for dataset='folder'; {training.dataset} has its own")
+        raise DataError(
+            f"Training.image_size = {training.image_size}: only for dataset='folder'; {training.dataset} has its own"
+        )
 
 
 # -- folders of pictures ----------------------------------------------------------------------------------------------
@@ -171,7 +174,9 @@ def _listing(root: Path, limit: int | None) -> tuple[list[str], list[tuple[int, 
     """Class names, (class, file) of the training pictures in order of name, and the number of test pictures."""
     train, held = root / "train", next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
     if not train.is_dir():
-        raise DataError(f"dataset='folder': there is no folder {train}; give the folder that holds train/<class>/* by --data")
+        raise DataError(
+            f"dataset='folder': there is no folder {train}; give the folder that holds train/<class>/* by --data"
+        )
     if held is None:
         raise DataError(f"dataset='folder': {root} has no test part; put one of {', '.join(HELD_OUT)} beside train")
     classes = sorted(entry.name for entry in train.iterdir() if entry.is_dir())
@@ -179,7 +184,9 @@ def _listing(root: Path, limit: int | None) -> tuple[list[str], list[tuple[int, 
     if len(classes) < 2:
         raise DataError(f"{train}: {len(classes)} class folders; a classifier needs two or more")
     if missing := set(classes) ^ others:
-        raise DataError(f"{train} and {held} differ in their classes: {', '.join(sorted(missing)[:5])} is in one of them only")
+        raise DataError(
+            f"{train} and {held} differ in their classes: {', '.join(sorted(missing)[:5])} is in one of them only"
+        )
     files = []
     for label, name in enumerate(classes):
         found = list(_pictures(train / name))[:limit]
@@ -238,4 +245,6 @@ def _keep(cache: Path, pictures: Pictures, info: DataInfo) -> None:
             if not cache.is_dir():
                 raise
     except OSError as error:
-        raise DataError(f"the cache {cache.parent} cannot be written: {one_line(error)}; name another by HARNESS_CACHE") from None
+        raise DataError(
+            f"the cache {cache.parent} cannot be written: {one_line(error)}; name another by HARNESS_CACHE"
+        ) from None

@@ -172,7 +172,7 @@ class Ledger:
         while self.rows < self.planned and not self._exhausted:
             proposal = self._proposer.propose()
             if proposal is None:
-                self._exhausted = True
+                self._exhausted, self.planned = True, self.rows
                 return None
             passed = self._screen(proposal)
             if passed is None or passed[0] in self._keys:
@@ -180,13 +180,15 @@ class Ledger:
                 self._proposer.told(proposal, None)
                 continue
             key, (config, cost) = passed
-            content = {"key": key, "seed": proposal.seed, "config": config.model_dump(mode="json"), "costs": cost._asdict()}
-            extra = {"proposal": proposal.memory} if proposal.memory else {}
+            plain, costs = config.model_dump(mode="json"), cost._asdict()
+            attributes = {"key": key, "seed": proposal.seed, "config": plain, "costs": costs}
+            if proposal.memory:
+                attributes["proposal"] = proposal.memory
             active = {name: self._distributions[name] for name in proposal.params}
-            number = self.store.begin(self.study_id, proposal.params, active, content | extra)
+            number = self.store.begin(self.study_id, proposal.params, active, attributes)
             self._keys.add(key)
             self.rows += 1
-            assignment = self._assignment(number, key, proposal.seed, content["config"], content["costs"])
+            assignment = self._assignment(number, key, proposal.seed, plain, costs)
             return Running(assignment, proposal.params, proposal, config.training.epochs)
         return None
 
@@ -275,4 +277,3 @@ class Ledger:
         for objective, value in zip(self.study.objectives, values, strict=True):
             old = self.best.get(objective.metric, value)
             self.best[objective.metric] = min(old, value, key=lambda found: found * objective.sign)
-

@@ -8,7 +8,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -128,6 +130,20 @@ class StopWhenAsked(Unpickled, tune.Stopper):
         return self._ledger.stopping
 
 
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Puts our signal handlers back: Ray takes SIGTERM for itself when it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def clear_left_behind(folder: Path) -> None:
     """Removes temporary folders of drivers of ours that were killed: their names hold the process id."""
     for left in folder.glob("harness-*-*"):
@@ -156,7 +172,7 @@ class RayBackend:
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), own_signals():
                 warnings.simplefilter("ignore")
                 if resources.address is None:
                     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -182,7 +198,9 @@ class RayBackend:
         self.concurrency = resources.concurrency or max(1, int(min(by_cpu, by_gpu)))
         if self._gpus > have.get("GPU", 0.0):
             self.close()
-            raise HarnessError(f"--gpus-per-trial {self._gpus:g}: Ray sees {have.get('GPU', 0):g} GPUs; use a smaller share, or 0")
+            raise HarnessError(
+                f"--gpus-per-trial {self._gpus:g}: Ray sees {have.get('GPU', 0):g} GPUs; use a smaller share, or 0"
+            )
 
     def precision(self) -> str:
         from harness.training.device import best_precision

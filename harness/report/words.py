@@ -33,14 +33,14 @@ class Unit:
         return f"{self.title} ({self.symbol})" if self.symbol else self.title
 
     def text(self, value: float | None) -> str:
-        """The value with its symbol: 93.41 %, 0.273 M."""
+        """The value with its symbol: 93.41 %, 272.5 k."""
         if value is None:
             return "\N{EN DASH}"
         number = f"{value * self.scale:,.{self.decimals}f}"
         return f"{number}{SPACE}{self.symbol}" if self.symbol else number
 
     def noun(self, value: float | None) -> str:
-        """The value as a quantity: 0.273 M parameters."""
+        """The value as a quantity: 272.5 k parameters."""
         if self.metric == "loss":
             return f"a loss of {self.text(value)}"
         if self.metric == "seconds":
@@ -62,7 +62,7 @@ def unit(metric: str, values: Iterable[float]) -> Unit:
 
 
 _HOURS = ((4 * 3600, 1 / 3600, "h"), (15 * 60, 1 / 60, "min"), (0, 1.0, "s"))
-_MILLIONS = ((1e9, 1e-9, "G"), (1e4, 1e-6, "M"), (0, 1.0, ""))
+_MILLIONS = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e4, 1e-3, "k"), (0, 1.0, ""))
 
 
 def duration(seconds: float) -> str:

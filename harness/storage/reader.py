@@ -112,7 +112,9 @@ def _rows(connection: Connection, study_id: int, table: Table, *columns: str) ->
     picked = [table.c.trial_id, *(table.c[column] for column in columns)]
     joined = table.join(tables.trials, tables.trials.c.trial_id == table.c.trial_id)
     first = table.primary_key.columns[0]
-    return connection.execute(select(*picked).select_from(joined).where(tables.trials.c.study_id == study_id).order_by(first))
+    return connection.execute(
+        select(*picked).select_from(joined).where(tables.trials.c.study_id == study_id).order_by(first)
+    )
 
 
 def _external(value: float, distribution: dict[str, Any]) -> Scalar:

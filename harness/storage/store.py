@@ -78,7 +78,9 @@ class Store:
         rows = tables.study_attributes
         with readable(self.url), self.engine.begin() as connection:
             connection.execute(delete(rows).where(rows.c.study_id == study_id, rows.c.key.in_(list(attributes))))
-            values = [{"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+            values = [
+                {"study_id": study_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()
+            ]
             connection.execute(insert(rows), values)
 
     def records(self, study_id: int) -> list[Record]:
@@ -142,7 +144,9 @@ class Store:
         query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number).with_for_update()
         row = connection.execute(query).one()
         if row.state != "RUNNING":
-            raise StorageError(f"trial {number} is {row.state} already and cannot be changed: does another driver run this study?")
+            raise StorageError(
+                f"trial {number} is {row.state} already and cannot be changed: does another driver run this study?"
+            )
         return int(row.trial_id)
 
     def _write_curve(self, connection: Any, trial_id: int, curve: Sequence[Epoch]) -> None:
@@ -152,7 +156,12 @@ class Store:
         points = tables.trial_points
         connection.execute(delete(points).where(points.c.trial_id == trial_id))
         rows = [
-            {"trial_id": trial_id, "step": point.epoch, "intermediate_value": point.accuracy, "intermediate_value_type": "FINITE"}
+            {
+                "trial_id": trial_id,
+                "step": point.epoch,
+                "intermediate_value": point.accuracy,
+                "intermediate_value_type": "FINITE",
+            }
             for point in curve
         ]
         connection.execute(insert(points), rows)
@@ -164,5 +173,3 @@ class Store:
         connection.execute(delete(rows).where(rows.c.trial_id == trial_id, rows.c.key.in_(list(attributes))))
         values = [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
         connection.execute(insert(rows), values)
-
-

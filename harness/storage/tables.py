@@ -44,7 +44,12 @@ trials = Table(
 
 
 def _attributes(table: str, key: str, owner: str) -> Table:
-    columns = (Column(key, Integer, primary_key=True), Column(owner, Integer), Column("key", String), Column("value_json", Text))
+    columns = (
+        Column(key, Integer, primary_key=True),
+        Column(owner, Integer),
+        Column("key", String),
+        Column("value_json", Text),
+    )
     return Table(table, meta, *columns)
 
 
@@ -75,9 +80,7 @@ trial_points = Table(
     Column("trial_id", Integer),
     Column("step", Integer),
     Column("intermediate_value", Float),
-    Column(
-        "intermediate_value_type", Enum("FINITE", "INF_POS", "INF_NEG", "NAN", name="trialintermediatevaluetype")
-    ),
+    Column("intermediate_value_type", Enum("FINITE", "INF_POS", "INF_NEG", "NAN", name="trialintermediatevaluetype")),
 )
 
 

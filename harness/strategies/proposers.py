@@ -67,7 +67,8 @@ class Cells:
     def __init__(self, study: Study, space: Space) -> None:
         if space.size > LARGEST_DESIGN:
             raise StudyError(
-                f"Exhaustive() over {space.size:.3g} configs: more than {LARGEST_DESIGN:,}; use Random, Evolution or Tpe(trials=...)"
+                f"Exhaustive() over {space.size:.3g} configs: more than {LARGEST_DESIGN:,};"
+                " use Random, Evolution or Tpe(trials=...)"
             )
         self._space, self._seeds = space, study.seeds
         self._cells = self.all()
@@ -137,7 +138,10 @@ class Shadow:
         trial = self._optuna.ask(self._distributions)
         self._open[trial.number] = trial
         system = self._optuna.get_trials(deepcopy=False)[trial.number].system_attrs
-        memory = {"params": dict(trial.params), "system": {key: value for key, value in system.items() if "generation" in key}}
+        memory = {
+            "params": dict(trial.params),
+            "system": {key: value for key, value in system.items() if "generation" in key},
+        }
         return Proposal(self.space.active(trial.params), self.study.seeds[0], memory, trial.number)
 
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:

@@ -49,7 +49,7 @@ def train_epoch(
             scores = network(images)
         loss = F.cross_entropy(scores.float(), labels, label_smoothing=training.label_smoothing)
         optim.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optim.step()
         total += loss.detach()
     return float(total) / steps

@@ -114,7 +114,7 @@ def test_broken_folders_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_cifar_is_fetched_only_on_request(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cifar10 is not under .*: add --download to fetch it there, or name its folder"):
+    with pytest.raises(DataError, match=r"cifar10 is not under .*: add --download to fetch it there, or name its folder"):
         open_data(Training(dataset="cifar10"), tmp_path / "data")
     assert not (tmp_path / "data").exists()
 

@@ -117,7 +117,9 @@ class TestEveryStrategy:
         assert_whole(made, ledger.planned)
 
     def test_an_exhausted_space_ends_the_study(self, tmp_path: Path, strategy: Any) -> None:
-        space = vary(ResNet, depth=8, stages=(None, None, choose(None, SqueezeExcite(ratio=4), SqueezeExcite(ratio=8, label="8"))))
+        space = vary(
+            ResNet, depth=8, stages=(None, None, choose(None, SqueezeExcite(ratio=4), SqueezeExcite(ratio=8, label="8")))
+        )
         made = Desk(tmp_path, Study(name="s", space=space, strategy=strategy))
         ledger = made.open()
         finish_all(ledger)

@@ -10,7 +10,7 @@ NBSP = "\N{NO-BREAK SPACE}"
     [
         ("accuracy", [0.5], 0.9341, "93.41 %"),
         ("loss", [2.0], 0.25, "0.250"),
-        ("params", [272_474, 300_000], 272_474, "0.272 M"),
+        ("params", [272_474, 300_000], 272_474, "272.5 k"),
         ("params", [25_557_032], 25_557_032, "25.56 M"),
         ("params", [950], 950, "950"),
         ("macs", [41_200_000], 41_200_000, "41.20 M"),
@@ -26,7 +26,7 @@ def test_one_unit_for_a_column(metric, values, value, text):
 
 
 def test_quantities_as_in_a_sentence():
-    assert unit("params", [272_474]).noun(272_474).replace(NBSP, " ") == "0.272 M parameters"
+    assert unit("params", [272_474]).noun(272_474).replace(NBSP, " ") == "272.5 k parameters"
     assert unit("params", [950]).noun(950) == f"950{NBSP}parameters"
     assert unit("loss", [2]).noun(0.25) == "a loss of 0.250"
     assert unit("accuracy", []).noun(0.9).replace(NBSP, " ") == "90.00 % accuracy"

@@ -123,7 +123,9 @@ def test_a_study_whose_creation_was_cut_short_is_completed(storage: str) -> None
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    choices=st.lists(st.one_of(st.text(max_size=8), st.integers(), st.floats(allow_nan=False), st.none()), min_size=1, max_size=4),
+    choices=st.lists(
+        st.one_of(st.text(max_size=8), st.integers(), st.floats(allow_nan=False), st.none()), min_size=1, max_size=4
+    ),
     pick=st.integers(0, 3),
     real=st.floats(1e-6, 1e6),
     whole=st.integers(-100, 100),

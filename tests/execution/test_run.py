@@ -1,0 +1,153 @@
+"""The main path, in this process: start, go on, refuse, resume, from Python as from the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from harness.config import ResNet, Training
+from harness.data.sources import DataInfo
+from harness.errors import HarnessError, StudyError
+from harness.run import Options, Summary, resume_study, run_study
+from harness.space import choose, vary
+from harness.storage.reader import read_records, read_studies
+from harness.study import Evolution, Exhaustive, Random, Study, at_most
+
+MakeStudy = Callable[..., Study]
+
+
+@pytest.fixture
+def options(storage: str) -> Options:
+    return Options(storage=storage, backend="local")
+
+
+def run(study: Study, options: Options, **more: Any) -> Summary:
+    return run_study(study, options, **more)
+
+
+def test_a_study_from_question_to_rows(make_study: MakeStudy, options: Options) -> None:
+    done = run(make_study(), options)
+    assert (done.planned, done.trained, done.complete, done.failed, done.left) == (4, 4, 4, 0, 0)
+    study = optuna.load_study(study_name="tiny", storage=options.storage)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
+    assert len(study.directions) == 3 and study.metric_names == ["accuracy", "params", "macs"]
+    for trial in study.trials:
+        assert {"key", "seed", "config", "costs", "metrics", "device", "provenance", "curve"} <= trial.user_attrs.keys()
+        assert trial.values == [trial.user_attrs["metrics"]["accuracy"], *trial.user_attrs["costs"].values()]
+    again = run(make_study(), options)
+    assert (again.trained, again.complete) == (0, 4)
+
+
+def test_the_same_trial_gives_the_same_numbers(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study(strategy=Random(trials=2))
+    found = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        here = f"sqlite:///{tmp_path}/{name}/harness.db"
+        run(study, Options(storage=here, backend="local"))
+        curves = [[(point.accuracy, point.loss) for point in record.curve] for record in read_records(here, 1)]
+        found.append((curves, [record.key for record in read_records(here, 1)]))
+    assert found[0] == found[1]
+
+
+def test_what_is_auto_is_resolved_when_the_study_is_created(
+    make_study: MakeStudy, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.training.device.best_precision", lambda: "fp32")
+    study = make_study(training=Training(epochs=1, limit=10), strategy=Random(trials=1))
+    run(study, options)
+    monkeypatch.setattr("harness.training.device.best_precision", lambda: "bf16")
+    run(study, Options(storage=options.storage, backend="local", trials=1))
+    (stored,) = read_studies(options.storage)
+    assert stored.attributes["definition"]["training"]["precision"] == "fp32"
+    assert stored.attributes["definition"]["training"]["augment"] == "crop"
+    assert stored.attributes["asked"]["training"]["precision"] == "auto"
+
+
+def test_a_larger_budget_goes_on_and_another_question_is_taken_over(make_study: MakeStudy, options: Options) -> None:
+    run(make_study(strategy=Random(trials=1)), options)
+    more = run(make_study(strategy=Random(trials=3), question="Which one?"), options)
+    assert (more.trained, more.complete, more.planned) == (2, 3, 3)
+    assert read_studies(options.storage)[0].attributes["definition"]["question"] == "Which one?"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"training": Training(epochs=2, limit=20, batch_size=64, precision="fp32")}, "training.epochs: 1 -> 2"),
+        ({"strategy": Random(trials=4)}, "strategy.kind: 'evolution' -> 'random'"),
+        ({"constraints": (at_most("macs", 1e6),)}, "constraints: .* -> "),
+        ({"space": vary(ResNet, depth=choose(8, 14))}, "network.fields.depth: 8 -> "),
+    ],
+)
+def test_a_changed_study_under_an_old_name_is_refused(
+    make_study: MakeStudy, options: Options, change: dict[str, Any], said: str
+) -> None:
+    run(make_study(), Options(storage=options.storage, backend="local", trials=1))
+    with pytest.raises(StudyError, match=f"another definition .*{said}.*harness resume tiny"):
+        run(make_study(**change), options)
+    assert sum(read_studies(options.storage)[0].counts.values()) == 1
+
+
+def test_other_pictures_under_an_old_name_are_refused(
+    make_study: MakeStudy, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(make_study(), Options(storage=options.storage, backend="local", trials=1))
+    real = DataInfo.from_json
+    monkeypatch.setattr(DataInfo, "from_json", lambda data: real(data | {"fingerprint": "other"}))
+    with pytest.raises(StudyError, match="was begun on other pictures"):
+        run(make_study(), options)
+
+
+def test_a_study_resumes_from_its_database_alone(make_study: MakeStudy, options: Options) -> None:
+    run(make_study(), Options(storage=options.storage, backend="local", trials=1))
+    done = resume_study("tiny", options)
+    assert (done.trained, done.complete) == (3, 4)
+
+
+def test_a_stop_between_epochs_leaves_the_rest_for_next_time(make_study: MakeStudy, options: Options) -> None:
+    study = make_study(training=Training(epochs=3, limit=20, precision="fp32"), strategy=Random(trials=2))
+    asked = iter([False] * 6 + [True] * 1000)
+    cut = run(study, options, stop=lambda: next(asked))
+    assert cut.left == 2 - cut.complete > 0
+    assert {record.state for record in read_records(options.storage, 1)} <= {"running", "complete"}
+    done = run(study, options)
+    assert (done.complete, done.left) == (2, 0)
+    assert [record.epochs for record in read_records(options.storage, 1)] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"training": vary(Training, dataset=choose("digits", "cifar10"))}, "dataset, limit and image_size are one"),
+        ({"training": Training(dataset="cifar100")}, "cifar100 is not under"),
+        ({"training": Training(image_size=32)}, "only for dataset='folder'"),
+        ({"space": vary(ResNet, width=choose(1.0, 1.0001))}, "every value gives the same network"),
+        ({"strategy": Exhaustive()}, r"stages.3.expatt.radius is continuous"),
+        ({"constraints": (at_most("params", 10),)}, "nothing to train"),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_written(
+    make_study: MakeStudy, options: Options, tmp_path: Path, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(HarnessError, match=said):
+        run(make_study(**fields), options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_trials_do_not_stop_a_study(make_study: MakeStudy, options: Options) -> None:
+    wild = vary(Training, lr=choose(0.1, 1e30), epochs=2, limit=20, warmup=0.0, precision="fp32")
+    done = run(make_study(space=ResNet(depth=8), training=wild, strategy=Exhaustive()), options)
+    assert (done.complete, done.failed) == (1, 1)
+    failed = next(record for record in read_records(options.storage, 1) if record.state == "failed")
+    assert "the loss is" in failed.reason and failed.config.training.lr == 1e30
+
+
+def test_summaries_name_the_best(make_study: MakeStudy, options: Options) -> None:
+    done = run(make_study(strategy=Evolution(trials=3, population=2)), options)
+    records = read_records(options.storage, 1)
+    assert done.best["accuracy"] == max(record.value("accuracy") for record in records)
+    assert done.best["params"] == min(record.value("params") for record in records)
