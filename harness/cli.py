@@ -271,16 +271,19 @@ def _study_row(stored: "Stored") -> dict[str, Any]:
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    table = Table(box=None, padding=(0, 1), header_style="dim", expand=True)
-    table.add_column("study", no_wrap=True, min_width=max(len(row["study"]) for row in rows))
-    for name in ("finished", "running", "failed", "created"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=10 if name in ("finished", "created") else None)
-    table.add_column("question", no_wrap=True, overflow="ellipsis", ratio=1)
+    """A line a study; the question only where it has room."""
+    lines = [["study", "finished", "running", "failed", "created"]]
     for row in rows:
         finished = row["complete"] + row["stopped"] + row["failed"]
         done = f"{finished} of {row['planned']}" if row["planned"] else str(finished)
-        table.add_row(row["study"], done, str(row["running"]), str(row["failed"]), row["created"], row["question"])
-    console.print(table)
+        lines.append([row["study"], done, str(row["running"]), str(row["failed"]), row["created"]])
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    room = console.width - sum(widths) - 2 * len(widths)
+    for line, question in zip(lines, ["question", *(row["question"] for row in rows)], strict=True):
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        shown = question if len(question) <= room else question[: room - 3] + "..."
+        words = "  ".join([*cells, *([shown] if room >= 24 else [])])
+        console.print(words, markup=False, soft_wrap=True, style="dim" if line is lines[0] else None)
 
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:

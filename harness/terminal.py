@@ -31,6 +31,12 @@ def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:
     return words or "the one config"
 
 
+def described(ledger: Ledger, running: Running) -> str:
+    """What was chosen, and the seed where there are several."""
+    words = chosen_text(running.params, ledger.space.parameters)
+    return words if len(ledger.study.seeds) == 1 else f"{words}; seed {running.assignment.seed}"
+
+
 def results_text(running: Running, outcome: Outcome) -> str:
     """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed."""
     if outcome.state != "complete":
@@ -142,7 +148,7 @@ class LiveTable(Log):
                 f"{len(running.curve)}/{running.epochs}",
                 ProgressBar(total=running.epochs, completed=len(running.curve), width=12),
                 metric_text("accuracy", last.accuracy) if last else "",
-                Text(chosen_text(running.params, ledger.space.parameters)),
+                Text(described(ledger, running)),
             )
         return table
 

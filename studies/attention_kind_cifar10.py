@@ -11,7 +11,7 @@ STUDY = Study(
     name="attention-kind-cifar10",
     question="Which kind of attention belongs in which stage of a ResNet-20?",
     space=SPACE,
-    training=Training(dataset="folder", epochs=20),
+    training=Training(dataset="folder", epochs=20, batch_size=64),
     strategy=Exhaustive(),
     objectives=(maximize("accuracy"), minimize("params"), minimize("macs")),
     seeds=(0, 1, 2),

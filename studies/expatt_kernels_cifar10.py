@@ -11,7 +11,7 @@ STUDY = Study(
     name="expatt-kernels-cifar10",
     question="Does the kernel function matter once its radius is learned?",
     space=SPACE,
-    training=Training(dataset="folder", epochs=20),
+    training=Training(dataset="folder", epochs=20, batch_size=64),
     strategy=Evolution(trials=60),
     objectives=(maximize("accuracy"), minimize("params"), minimize("macs")),
     constraints=(at_most("macs", 60e6),),
