@@ -25,6 +25,7 @@ from harness.space import Choice, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies
 from harness.storage.store import Store
 from harness.storage.tables import database_file, shown
+from harness.strategies.proposers import proposer
 from harness.study import Study, differences
 
 
@@ -84,6 +85,7 @@ def run_study(
         study = continued(study, stored)
     pictures = pictures_of(study)
     space = study.open_space()
+    proposer(study, space, rows=0)  # raises where the strategy does not fit the space
     sources = user_sources(study)
     _, info = open_data(pictures, options.data, decoding)
     notes = () if stored is None else checked_against(stored, info, sources)

@@ -65,6 +65,7 @@ class Cells:
     """Every combination with every seed, always in the same order."""
 
     def __init__(self, study: Study, space: Space) -> None:
+        next(space.enumerate())  # raises where the space cannot be listed
         if space.size > LARGEST_DESIGN:
             raise StudyError(
                 f"Exhaustive() over {space.size:.3g} configs: more than {LARGEST_DESIGN:,};"

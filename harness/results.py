@@ -1,0 +1,57 @@
+"""Reading studies from Python, without torch: `open_study("kernels").frame()`."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.analysis.front import front
+from harness.record import Record
+from harness.storage.reader import read_records, read_studies
+from harness.study import Study
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class Results:
+    """A study and everything its trials left behind."""
+
+    study: Study
+    attributes: dict[str, Any]
+    records: list[Record]
+
+    def front(self) -> list[Record]:
+        """The trials that no other trial beats on every objective of the study."""
+        return front(self.records, self.study.objectives)
+
+    def frame(self) -> "pandas.DataFrame":
+        """A row for each trial, by number: state, seed, key, choices, costs and metrics, and whether it is on the front."""
+        import pandas as pd
+
+        best = {record.number for record in self.front()}
+        rows = [
+            {
+                "number": record.number,
+                "state": record.state,
+                "seed": record.seed,
+                "key": record.key,
+                **record.params,
+                **record.costs,
+                **record.metrics,
+                "epochs": record.epochs,
+                "front": record.number in best,
+                "reason": record.reason,
+            }
+            for record in self.records
+        ]
+        return pd.DataFrame(rows).set_index("number") if rows else pd.DataFrame()
+
+
+def open_study(name: str, storage: str | None = None) -> Results:
+    """A study by name; `storage` defaults to HARNESS_STORAGE, or harness.db in the working folder.
+
+    Raises StorageError where the database or the study is not there."""
+    url = storage or os.environ.get("HARNESS_STORAGE", "sqlite:///harness.db")
+    stored = read_studies(url, name)[0]
+    return Results(Study.from_json(stored.attributes["definition"]), stored.attributes, read_records(url, stored.study_id))
