@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -59,8 +60,21 @@ Gpus = Annotated[
     float | None,
     typer.Option("--gpus-per-trial", min=0, help="GPUs of a trial; 0.25 puts four on one (default: 1 if there are any)."),
 ]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the study from a driver that seems to run it.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run the configs of failed trials again, as new rows that name the old.")
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", help="Start no epoch that would not end in time: `90s`, `20m`, `8h`, `2d`.", metavar="TIME"),
+]
+KeepWeights = Annotated[
+    Literal["front", "all", "none"], typer.Option("--keep", help="Whose final weights stay under the runs folder.")
+]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster, e.g. `auto` or `host:6379`.")]
 
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Signals that end a run cleanly: from a keyboard, from a closed terminal, from Slurm and preemptible clouds."""
 DATABASE = "sqlite:///harness.db"
 
 
@@ -92,7 +106,11 @@ def run(
     gpus_per_trial: Gpus = None,
     address: Address = None,
     runs: Runs = None,
+    keep: KeepWeights = "front",
     code: Code = [],  # noqa: B006
+    time_limit: For = None,
+    retry_failed: RetryFailed = False,
+    take_over: TakeOver = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a study, or go on with what is missing of it.
@@ -132,7 +150,11 @@ def resume(
     gpus_per_trial: Gpus = None,
     address: Address = None,
     runs: Runs = None,
+    keep: KeepWeights = "front",
     code: Code = [],  # noqa: B006
+    time_limit: For = None,
+    retry_failed: RetryFailed = False,
+    take_over: TakeOver = False,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study from its database alone: its file is not needed."""
@@ -144,6 +166,7 @@ def resume(
 
 def _options(given: dict[str, Any]) -> "Options":
     from harness.execution.backend import Resources
+    from harness.execution.ledger import Rules
     from harness.run import Options
 
     resources = {name: given[name] for name in ("concurrency", "cpus_per_trial", "gpus_per_trial", "address")}
@@ -154,8 +177,19 @@ def _options(given: dict[str, Any]) -> "Options":
         data=given["data"] or Options().data,
         runs=given["runs"],
         code=tuple(str(folder.resolve()) for folder in given["code"]),
-        trials=given["trials"],
+        rules=Rules(given["trials"], seconds(given["time_limit"]), given["retry_failed"], given["keep"]),
+        take_over=given["take_over"],
     )
+
+
+def seconds(text: str | None) -> float | None:
+    """A stretch of time as a user writes it: 90s, 20m, 8h, 2d, or plain seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if match is None:
+        raise HarnessError(f"--for {text}: write a number and s, m, h or d, as in 20m or 8h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _with(options: "Options", **changes: Any) -> "Options":
@@ -183,8 +217,8 @@ def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "
         for line in closing_words(found, options.storage):
             console.print(line, markup=False, soft_wrap=True)
     if caught:
-        sys.exit(128 + caught[0])
-    sys.exit(1 if found.failed else 0)
+        sys.exit(130 if caught[0] == signal.SIGINT else 143)
+    sys.exit(1 if found.failed or found.trouble else 0)
 
 
 @contextlib.contextmanager
@@ -197,7 +231,7 @@ def signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    wanted = (signal.SIGINT, signal.SIGTERM)
+    wanted = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
     before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield caught
@@ -212,7 +246,7 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
     """What a run ends with: what was done, and what can be done next."""
     from harness.report.words import counted, duration
 
-    lines = [f"note: {note}" for note in found.notes]
+    lines = [f"note: {note}" for note in found.notes] + ([f"stopped: {found.trouble}"] if found.trouble else [])
     where = "" if storage == DATABASE else f" --storage {found.storage}"
     total = found.complete + found.stopped + found.failed
     if found.left and found.trained == 0 and total == 0:
@@ -288,6 +322,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
     from harness.analysis.front import front
+    from harness.storage.lease import holders
     from harness.storage.reader import read_records
     from harness.study import Study
     from harness.terminal import chosen_text, metric_text
@@ -309,10 +344,13 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         print(json.dumps(_study_row(stored) | {"front": rows, "failures": reasons}))
         return
     counts = ", ".join(f"{count} {state}" for state, count in stored.counts.items()) or "no trials yet"
+    holder = holders(storage).get(stored.study_id)
     planned = study.strategy.model_dump().get("trials")
     console.print(f"{stored.name}: {counts}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
     if study.question:
         console.print(study.question, markup=False)
+    if holder is not None and holder.alive:
+        console.print(f"run by {holder.words}", markup=False, style="green")
     if best:
         console.print(f"\nfront ({len(best)} of {stored.counts.get('complete', 0)} finished trials)", style="dim")
         table = Table(box=None, padding=(0, 1), header_style="dim")
@@ -328,6 +366,22 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
         if failed and record.traceback:
             console.print(record.traceback.rstrip(), markup=False, style="dim")
+
+
+@app.command()
+def stop(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    storage: Storage = DATABASE,
+) -> None:
+    """Ask a running study to end cleanly, from this machine or another."""
+    from harness.storage.lease import ask_to_stop
+    from harness.storage.reader import read_studies
+
+    holder = ask_to_stop(storage, read_studies(storage, name)[0].study_id)
+    if holder is None:
+        console.print(f"{name}: nobody runs it", markup=False)
+    else:
+        console.print(f"{name}: asked {holder.process.words} to end; `harness resume {name}` goes on later", markup=False)
 
 
 @app.command()

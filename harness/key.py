@@ -17,9 +17,14 @@ ENGINE = 1
 """Revision of the numerics of training; raised when the same trial gives other numbers than before."""
 
 
-def trial_key(config: Config, seed: int, data: str, source: Callable[[str], str] = source_hash) -> str:
-    """24 hex digits for one trial; `data` is the fingerprint of the pictures and labels, `source` hashes user code."""
+def trial_key(
+    config: Config, seed: int, data: str, source: Callable[[str], str] = source_hash, *, trial: str | None = None
+) -> str:
+    """24 hex digits for one trial; `data` is the fingerprint of the pictures and labels, `source` hashes user code, `trial`
+    names a training loop of the user's own."""
     content = {"engine": ENGINE, "data": data, "seed": seed, **identity(config, source)}
+    if trial is not None:
+        content["trial"] = {"target": trial, "source": source(trial)}
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:24]
 
 

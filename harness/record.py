@@ -52,6 +52,8 @@ class Record:
     traceback: str = ""
     proposal: dict[str, Any] = field(default_factory=dict)
     """What the strategy wrote down to go on from after a restart."""
+    replaces: int | None = None
+    """The failed trial that this one runs anew."""
     started: datetime | None = None
     ended: datetime | None = None
 

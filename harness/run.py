@@ -18,10 +18,11 @@ from harness.cost import Cost, Shape, network_cost
 from harness.data.sources import DataInfo, Progress, open_data
 from harness.errors import ConfigError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
-from harness.execution.ledger import Ledger, Places, Price, Watcher
+from harness.execution.ledger import Ledger, Places, Price, Rules, Watcher
 from harness.key import canonical, network_identity
 from harness.provenance import provenance
 from harness.space import Choice, Same, Space, Span, Vary
+from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies
 from harness.storage.store import Store
 from harness.storage.tables import database_file, shown
@@ -41,8 +42,10 @@ class Options:
     """Folder of checkpoints; None: `runs` beside an SQLite database, else in the working folder."""
     code: tuple[str, ...] = ()
     """Folders of the user's modules."""
-    trials: int | None = None
-    """Stop when the study has this many trials."""
+    rules: Rules = field(default_factory=Rules)
+    """How far to go."""
+    take_over: bool = False
+    """Take the study from a driver that seems to run it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Summary:
     seconds: float
     best: dict[str, float]
     notes: tuple[str, ...] = ()
+    trouble: str = ""
+    """Why the run ended itself before it was done, if it did."""
 
 
 def run_study(
@@ -102,16 +107,19 @@ def run_study(
             asked = study.to_json()
             study = resolved(study, backend.precision(), info)
 
-        # write the study down, take up what an earlier run left
+        # become the one driver of the study, write it down, take up what an earlier run left
         store = stack.enter_context(Store(options.storage))
+        study_id = store.create(study.name, study.objectives)
+        lease = stack.enter_context(Lease.take(store.engine, study_id, take_over=options.take_over))
         places = Places(str(options.data.resolve()), str(runs_folder(options)), options.code)
-        if stored is None:
-            study_id = store.create(study.name, study.objectives, definition(study, asked, info, sources, places))
-        else:
-            study_id = stored.study_id
-            store.set_attributes(study_id, {"definition": study.to_json()})
+        if stored is None and (stored := find(options.storage, study.name)) is not None:  # another driver was quicker
+            study = continued(Study.from_json(asked), stored)
+            notes = checked_against(stored, info, sources)
+        fresh = definition(study, asked, info, sources, places) if stored is None else {"definition": study.to_json()}
+        store.set_attributes(study_id, fresh)
+        watcher = watcher or Watcher()
         ledger = Ledger(
-            store, study_id, study, info, places, price, limit=options.trials, watcher=watcher, asked_to_stop=stop
+            store, study_id, study, info, places, price, sources, options.rules, lease, watcher, asked_to_stop=stop
         )
 
         # run what is missing
@@ -119,6 +127,8 @@ def run_study(
         if not ledger.done and not ledger.stopping:
             backend = backend or stack.enter_context(opened(options))
             backend.run(ledger)
+        if lease.must_stop:
+            raise LeaseError(lease.must_stop)
         return summary(ledger, options, before, time.monotonic() - started, notes)
 
 
@@ -185,6 +195,8 @@ def user_sources(study: Study) -> dict[str, str]:
             visit(node.stages)
 
     visit(study.space)
+    if study.trial is not None:
+        targets.add(study.trial)
     return {target: source_hash(target) for target in sorted(targets)}
 
 
@@ -245,17 +257,22 @@ def checked_against(stored: Stored, info: DataInfo, sources: dict[str, str]) -> 
 
 def pricing(shape: Shape) -> Price:
     """The exact cost of a config, remembered by what the network is."""
-    from harness.measure.complexity import count_custom
-
     known: dict[str, Cost] = {}
 
     def price(config: Config) -> Cost:
         name = canonical(network_identity(config.network))
         if name not in known:
-            known[name] = network_cost(config.network, shape, count_custom)
+            known[name] = network_cost(config.network, shape, _counted)
         return known[name]
 
     return price
+
+
+def _counted(slot: Custom, channels: int, height: int, width: int) -> Cost:
+    """A module of the user's, which has no closed form: counted, with torch, where there is one."""
+    from harness.measure.complexity import count_custom
+
+    return count_custom(slot, channels, height, width)
 
 
 def runs_folder(options: Options) -> Path:
@@ -326,4 +343,5 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         seconds=seconds,
         best=dict(ledger.best),
         notes=notes,
+        trouble=ledger.trouble,
     )

@@ -149,6 +149,9 @@ class Study(Part):
     objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
     constraints: tuple[Constraint, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    trial: str | None = None
+    """A training loop of the user's own in place of ours, `module:function`: a generator `function(config, seed)` that
+    yields a dictionary of metrics (`accuracy` among them) after each epoch."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of a trial: part of its numbers' rounding, so it belongs to the study and not to how it is run."""
 

@@ -1,5 +1,6 @@
 """One trial from config to outcome, epoch by epoch, in whatever process it runs."""
 
+import errno
 import json
 import math
 import time
@@ -9,10 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from harness.code import add_paths, load
 from harness.config import Config, part_from_json
 from harness.cost import Cost
 from harness.errors import HarnessError, one_line
 from harness.key import canonical, network_identity
+from harness.provenance import provenance
 from harness.record import Epoch
 
 
@@ -32,6 +35,10 @@ class Assignment:
     runs: str
     """Folder of the checkpoints."""
     threads: int = 1
+    token: int = 0
+    """The driver's fencing token: checkpoints of a larger one are not overwritten."""
+    trial: str | None = None
+    """A training loop of the user's own, `module:function`."""
     code: tuple[str, ...] = ()
     """Folders of the user's modules."""
 
@@ -51,6 +58,8 @@ class Outcome:
     provenance: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
+    cause: Literal["", "memory", "disk"] = ""
+    """What the driver treats in its own way: memory that others took, a disk that is full."""
 
 
 @dataclass(frozen=True)
@@ -85,26 +94,33 @@ def run_trial(assignment: Assignment) -> Iterator[Report]:
     """Trains, reporting each epoch; the last report has the outcome. A failing trial is an outcome, never an exception."""
     curve: tuple[Epoch, ...] = ()
     try:
-        for report in _train(assignment):
+        add_paths(list(assignment.code))
+        for report in _train(assignment) if assignment.trial is None else _user_loop(assignment):
             curve = report.curve
             yield report
     except Exception as error:
-        yield Report(curve, Outcome("failed", reason=one_line(error), traceback=traceback.format_exc(limit=-12)))
+        words = traceback.format_exc(limit=-12)
+        yield Report(curve, Outcome("failed", reason=one_line(error), traceback=words, cause=cause_of(error)))
+
+
+def cause_of(error: Exception) -> Literal["", "memory", "disk"]:
+    """What an error says of the machine rather than of the trial."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk"
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return "memory" if out_of_memory or "DefaultCPUAllocator: can't allocate" in str(error) else ""
 
 
 def _train(assignment: Assignment) -> Iterator[Report]:
     import torch
 
-    from harness.code import add_paths
     from harness.data.batches import resident
     from harness.data.sources import open_data
     from harness.measure.complexity import check
     from harness.networks.build import build
-    from harness.provenance import provenance
     from harness.training import checkpoint, device, loop
 
     started = time.perf_counter()
-    add_paths(list(assignment.code))
     config = cast(Config, part_from_json(assignment.config))
     training, where = config.training, device.best_device()
     device.claim(assignment.threads)
@@ -123,6 +139,7 @@ def _train(assignment: Assignment) -> Iterator[Report]:
 
     # go on from the last epoch, if there is one
     curve: list[Epoch] = []
+    assignment.folder.mkdir(parents=True, exist_ok=True)
     if saved := checkpoint.load(assignment.folder, assignment.key, where):
         network.load_state_dict(saved["network"])
         optim.load_state_dict(saved["optimiser"])
@@ -137,17 +154,40 @@ def _train(assignment: Assignment) -> Iterator[Report]:
         if not (math.isfinite(train_loss) and math.isfinite(loss)):
             raise Diverged(f"the loss is {train_loss if math.isfinite(loss) else loss} in epoch {epoch}: try a smaller lr")
         curve.append(Epoch(epoch, accuracy, loss, train_loss, time.perf_counter() - began))
-        checkpoint.save(assignment.folder, assignment.key, network, optim, curve)
+        checkpoint.save(assignment.folder, assignment.token, assignment.key, network, optim, curve)
         if epoch < training.epochs:
             yield Report(tuple(curve))
 
     last = curve[-1]
+    weights = checkpoint.save_final(assignment.folder, assignment.key, network)
+    origin = {"threads": assignment.threads, "precision": training.precision, "weights": weights}
     yield Report(
         tuple(curve),
         Outcome(
             "complete",
             metrics={"accuracy": last.accuracy, "loss": last.loss, "seconds": time.perf_counter() - started + spent},
             device=device.device_name(where),
-            provenance=provenance() | {"threads": assignment.threads, "precision": training.precision},
+            provenance=provenance() | origin,
         ),
     )
+
+
+def _user_loop(assignment: Assignment) -> Iterator[Report]:
+    """A loop of the user's own: no checkpoint of ours, so that an interrupted one begins again."""
+    started = time.perf_counter()
+    config = cast(Config, part_from_json(assignment.config))
+    curve: list[Epoch] = []
+    metrics: dict[str, float] = {}
+    began = started
+    for epoch, measured in enumerate(load(cast(str, assignment.trial))(config, assignment.seed), start=1):
+        metrics = {name: float(value) for name, value in measured.items()}
+        if not all(map(math.isfinite, metrics.values())):
+            raise Diverged(f"epoch {epoch} measured {metrics}: a metric is a finite number")
+        loss = metrics.get("loss", 0.0)
+        curve.append(Epoch(epoch, metrics["accuracy"], loss, metrics.get("train_loss", loss), time.perf_counter() - began))
+        began = time.perf_counter()
+        yield Report(tuple(curve))
+    if not curve:
+        raise HarnessError(f"{assignment.trial} yielded nothing: it yields a dictionary of metrics after each epoch")
+    metrics["seconds"] = time.perf_counter() - started
+    yield Report(tuple(curve), Outcome("complete", metrics=metrics, provenance=provenance() | {"trial": assignment.trial}))

@@ -1,4 +1,4 @@
-"""No attention, squeeze-and-excitation or explicit maps in the last two stages of a small network, at two widths."""
+"""No attention, squeeze-and-excitation or explicit maps in the last two stages of a small network, at three widths."""
 
 from harness.config import ExpAtt, ResNet, SqueezeExcite
 from harness.space import choose, span, vary
@@ -14,4 +14,4 @@ attention = choose(
         heads=choose(1, 2, 4),
     ),
 )
-SPACE = vary(ResNet, depth=8, stages=(None, attention, attention), width=choose(0.5, 1.0))
+SPACE = vary(ResNet, depth=8, stages=(None, attention, attention), width=choose(0.5, 0.75, 1.0))

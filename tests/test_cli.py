@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.execution.ledger import Rules
 from harness.run import Options, run_study
 from harness.study import Study
 
@@ -210,4 +211,4 @@ def test_the_studies_that_ship_are_sound(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_studies_can_be_run_from_python(make_study: Callable[..., Study], storage: str) -> None:
-    assert run_study(make_study(), Options(storage=storage, backend="local", trials=1)).complete == 1
+    assert run_study(make_study(), Options(storage=storage, backend="local", rules=Rules(trials=1))).complete == 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.errors import StorageError
+from harness.execution.ledger import Rules
 from harness.results import open_study
 from harness.run import Options, run_study
 from harness.study import Study
@@ -26,7 +27,7 @@ def test_a_study_as_a_frame(make_study: Callable[..., Study], storage: str, monk
 
 
 def test_reading_imports_neither_torch_nor_ray(make_study: Callable[..., Study], storage: str) -> None:
-    run_study(make_study(), Options(storage=storage, backend="local", trials=1))
+    run_study(make_study(), Options(storage=storage, backend="local", rules=Rules(trials=1)))
     code = (
         "import sys; from harness.results import open_study; "
         f"assert len(open_study('tiny', {storage!r}).frame()) == 1; "

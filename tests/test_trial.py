@@ -46,6 +46,7 @@ def test_an_interrupted_trial_ends_as_an_uninterrupted_one(tmp_path: Path) -> No
     interrupted.close()
     rest = list(run_trial(assignment(tmp_path / "cut")))
     assert [len(report.curve) for report in rest] == [3, 4, 5, 6]
+    assert last(whole).provenance["weights"] == last(rest).provenance["weights"], "the final weights differ in some bit"
     scores = [[(point.accuracy, point.loss, point.train_loss) for point in reports[-1].curve] for reports in (whole, rest)]
     assert scores[0] == scores[1]
 

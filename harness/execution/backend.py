@@ -45,9 +45,9 @@ class LocalBackend:
         while (assignment := ledger.next()) is not None:
             for report in run_trial(assignment):
                 ledger.report(assignment.number, report)
-                if ledger.stopping and report.outcome is None:
+                if ledger.paused(assignment.number):
                     ledger.leave(assignment.number)
-                    return
+                    break
 
     def close(self) -> None:
         """Nothing was opened."""

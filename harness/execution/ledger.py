@@ -3,23 +3,26 @@
     proposal --screen--> row (RUNNING, whole) --assignment--> worker --report--> row (finished, whole)
 
 Backends ask it for the next trial and tell it what came back; they decide nothing. A row that a crash left RUNNING is
-adopted: same number, same parameters, on from its last checkpoint.
+adopted: same number, same parameters, on from its last checkpoint. Retries belong here and not to Ray.
 """
 
-import shutil
+import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.code import source_hash
 from harness.config import Config
 from harness.cost import Cost
 from harness.data.sources import DataInfo
 from harness.errors import ConfigError
+from harness.execution.keeping import Keep, Keeper
 from harness.key import trial_key
 from harness.record import Epoch, Record
 from harness.space import Params
+from harness.storage.lease import Lease, LeaseError
 from harness.storage.store import Store
 from harness.strategies.proposers import Cells, Proposal, distributions, proposer
 from harness.study import Search, Study
@@ -27,6 +30,8 @@ from harness.trial import Assignment, Outcome, Report
 
 ATTEMPTS = 3
 """Times in a row that a trial may lose its worker without having finished another epoch."""
+HOPELESS = 5
+"""Trials that fail for one reason, before any is complete, after which the study stops."""
 TOLD_EVERY = 1.0
 """Seconds between two writes of a running trial's curve."""
 
@@ -44,12 +49,18 @@ class Running:
     """Epochs planned."""
     curve: tuple[Epoch, ...] = ()
     lost: int = 0
+    alone: bool = False
+    """Ran out of memory beside others: it runs again with nothing beside it, before that counts."""
     told: float = 0.0
-    began: float = field(default_factory=time.monotonic)
 
     @property
     def number(self) -> int:
         return self.assignment.number
+
+    @property
+    def pace(self) -> float:
+        """Seconds of its last epoch, 0 before the first."""
+        return self.curve[-1].seconds if self.curve else 0.0
 
 
 class Watcher:
@@ -74,51 +85,72 @@ class Places:
     code: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How far a run is to go, which changes no trial's numbers."""
+
+    trials: int | None = None
+    """Stop when the study has this many trials."""
+    seconds: float | None = None
+    """Start no epoch that would not end within so many seconds of the run's start."""
+    retry_failed: bool = False
+    """Run the configs of failed trials again, as new rows that name the old."""
+    keep: Keep = "front"
+    """Whose final weights stay on disk."""
+
+
+@dataclass
 class Ledger:
     """One study being run: `next()` until it gives None, and `report()` or `lost()` for each trial handed out."""
 
-    def __init__(
-        self,
-        store: Store,
-        study_id: int,
-        study: Study,
-        info: DataInfo,
-        places: Places,
-        price: Price,
-        *,
-        limit: int | None = None,
-        watcher: Watcher | None = None,
-        asked_to_stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.store, self.study_id, self.study, self.info, self.places = store, study_id, study, info, places
-        self.space = study.open_space(check=False)
-        self.watcher = watcher or Watcher()
-        self._asked_to_stop, self._stopping = asked_to_stop, False
+    store: Store
+    study_id: int
+    study: Study
+    info: DataInfo
+    places: Places
+    price: Price
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the user's modules as they were when the run began."""
+    rules: Rules = Rules()
+    lease: Lease | None = None
+    watcher: Watcher = field(default_factory=Watcher)
+    asked_to_stop: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+        self.space = self.study.open_space(check=False)
+        self.trouble = ""
+        """Why the run ended itself, if it did."""
         self.refused: Counter[str] = Counter()
-        """Proposals not trained: invalid, over budget, duplicate."""
+        """Proposals not trained: screened (no network, or over a constraint) or duplicate."""
         self.running: dict[int, Running] = {}
-        self._price = price
-        self._distributions = distributions(self.space)
-        self._waiting: deque[Running] = deque()
-        records = store.records(study_id)
-        self.finished = Counter(record.state for record in records if record.state != "running")
-        self._proposer = proposer(study, self.space, len(records))
         self.best: dict[str, float] = {}
+        self._stopped = self._exhausted = False
+        self._waiting: deque[Running] = deque()
+        self._alone: deque[Running] = deque()
+        self._again: deque[Record] = deque()
+        self._reasons: Counter[str] = Counter()
+        self._distributions = distributions(self.space)
+        records = self.store.records(self.study_id)
+        self.rows = len(records)
+        self.finished = Counter(record.state for record in records if record.state != "running")
         self._keys = {record.key for record in records}
+        self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
+        self._proposer = proposer(self.study, self.space, len(records))
         for record in records:
             self._recall(record)
-        self.rows = len(records)
-        self.planned = self._count_planned(limit)
-        self._exhausted = False
+        self._failed_again(records)
+        self.planned = self._count_planned(sum(record.replaces is not None for record in records) + len(self._again))
 
     # what there is to do
 
-    def _count_planned(self, limit: int | None) -> int:
+    def _count_planned(self, repeated: int) -> int:
+        """Rows the study is to have: its budget or its cells, and those that replace failed ones."""
         if isinstance(self.study.strategy, Search):
             planned = self.study.strategy.trials
         else:
-            planned = len({key for key, _ in filter(None, map(self._screen, Cells(self.study, self.space).all()))})
-        return max(min(planned, limit or planned), self.rows)
+            planned = len({found[0] for found in map(self._screen, Cells(self.study, self.space).all()) if found})
+        return max(min(planned, self.rules.trials or planned) + repeated, self.rows)
 
     def _recall(self, record: Record) -> None:
         """Takes up a row of an earlier run: its result, or the trial itself where it was cut short."""
@@ -133,78 +165,113 @@ class Ledger:
             else:
                 reason = "the engine or the source of a module has changed since the trial was begun"
                 self._end(running, Outcome("failed", reason=reason))
-                self.finished["failed"] += 1
 
     def _adopt(self, record: Record) -> Running:
         proposal = Proposal(record.params, record.seed, record.proposal or None)
         assignment = self._assignment(record.number, record.key, record.seed, record.config_json, record.costs)
         return Running(assignment, record.params, proposal, record.config.training.epochs, record.curve)
 
+    def _failed_again(self, records: list[Record]) -> None:
+        """Failed trials to be run anew: all on request, and those whose user module has changed since."""
+        replaced = {record.replaces for record in records}
+        for record in records:
+            if record.state == "failed" and record.number not in replaced:
+                changed = self._key(record.config, record.seed) not in self._keys
+                if changed or self.rules.retry_failed:
+                    self._again.append(record)
+
     @property
     def done(self) -> bool:
         """Whether nothing is left to hand out, now or later."""
-        return not self._waiting and (self._exhausted or self.rows >= self.planned)
+        return not (self._waiting or self._alone or self._again) and (self._exhausted or self.rows >= self.planned)
 
     @property
     def stopping(self) -> bool:
         """Whether the run is to end: nothing is handed out any more, what runs is left for next time."""
-        return self._stopping or self._asked_to_stop()
+        asked = self.asked_to_stop() or (self.lease is not None and (self.lease.stop_asked or bool(self.lease.must_stop)))
+        return self._stopped or asked
 
-    def stop(self) -> None:
+    def stop(self, trouble: str = "") -> None:
         """Ends the run, for a reason of its own."""
-        self._stopping = True
+        self._stopped, self.trouble = True, self.trouble or trouble
+
+    def out_of_time(self, pace: float) -> bool:
+        """Whether an epoch of so many seconds would end too late."""
+        return self.rules.seconds is not None and time.monotonic() - self.began + pace > self.rules.seconds
+
+    def paused(self, number: int) -> bool:
+        """Whether a running trial is not to go on: the run ends, or its next epoch does not fit into the time left."""
+        running = self.running.get(number)
+        return running is not None and (self.stopping or self.out_of_time(running.pace))
 
     # handing out
 
     def next(self) -> Assignment | None:
-        """The next trial to run: an adopted one first, else a new row. None when there is nothing more to hand out now."""
-        if self.stopping:
+        """The next trial to run: an adopted one first, else a new row. None when there is nothing to hand out now."""
+        pace = max((running.pace for running in self.running.values()), default=0.0)
+        if self.stopping or self.out_of_time(pace) or any(running.alone for running in self.running.values()):
             return None
         running = self._waiting.popleft() if self._waiting else self._begin()
+        if running is None and self._alone and not self.running:
+            running = self._alone.popleft()
         if running is None:
             return None
         self.running[running.number] = running
         self.watcher.began(self, running)
         return running.assignment
 
+    def _proposals(self) -> Iterator[tuple[Proposal, Record | None]]:
+        """Failed trials to be run anew, then what the strategy proposes, as long as there is room."""
+        while self._again:
+            record = self._again.popleft()
+            yield Proposal(record.params, record.seed, record.proposal or None), record
+        while self.rows < self.planned and (proposal := self._proposer.propose()) is not None:
+            yield proposal, None
+        if self.rows < self.planned:
+            self._exhausted, self.planned = True, self.rows
+
     def _begin(self) -> Running | None:
         """Writes the row of the next proposal that passes the screen."""
-        while self.rows < self.planned and not self._exhausted:
-            proposal = self._proposer.propose()
-            if proposal is None:
-                self._exhausted, self.planned = True, self.rows
-                return None
+        for proposal, failed in self._proposals():
             passed = self._screen(proposal)
-            if passed is None or passed[0] in self._keys:
+            if passed is None or (passed[0] in self._keys and failed is None):
                 self.refused["duplicate" if passed else "screened"] += 1
                 self._proposer.told(proposal, None)
                 continue
-            key, (config, cost) = passed
-            plain, costs = config.model_dump(mode="json"), cost._asdict()
-            attributes = {"key": key, "seed": proposal.seed, "config": plain, "costs": costs}
-            if proposal.memory:
-                attributes["proposal"] = proposal.memory
-            active = {name: self._distributions[name] for name in proposal.params}
-            number = self.store.begin(self.study_id, proposal.params, active, attributes)
-            self._keys.add(key)
-            self.rows += 1
-            assignment = self._assignment(number, key, proposal.seed, plain, costs)
-            return Running(assignment, proposal.params, proposal, config.training.epochs)
+            return self._write(proposal, *passed, failed)
         return None
 
-    def _screen(self, proposal: Proposal) -> tuple[str, tuple[Config, Cost]] | None:
+    def _write(self, proposal: Proposal, key: str, config: Config, cost: Cost, failed: Record | None) -> Running:
+        plain, costs = config.model_dump(mode="json"), cost._asdict()
+        attributes: dict[str, Any] = {"key": key, "seed": proposal.seed, "config": plain, "costs": costs}
+        if proposal.memory:
+            attributes["proposal"] = proposal.memory
+        if failed is not None:
+            attributes["replaces"] = failed.number
+        active = {name: self._distributions[name] for name in proposal.params}
+        self._fence()
+        number = self.store.begin(self.study_id, proposal.params, active, attributes)
+        self._keys.add(key)
+        self.rows += 1
+        assignment = self._assignment(number, key, proposal.seed, plain, costs)
+        return Running(assignment, proposal.params, proposal, config.training.epochs)
+
+    def _screen(self, proposal: Proposal) -> tuple[str, Config, Cost] | None:
         """Key, config and exact cost of a proposal; None for one that is no network or breaks a constraint."""
         try:
             config = self.space.config(proposal.params)
         except ConfigError:
             return None
-        cost = self._price(config)
+        cost = self.price(config)
         if not all(constraint.holds(cost._asdict()) for constraint in self.study.constraints):
             return None
-        return self._key(config, proposal.seed), (config, cost)
+        return self._key(config, proposal.seed), config, cost
 
     def _key(self, config: Config, seed: int) -> str:
-        return trial_key(config, seed, self.info.fingerprint)
+        source = {**self.sources}.get
+        return trial_key(
+            config, seed, self.info.fingerprint, lambda target: source(target) or source_hash(target), trial=self.study.trial
+        )
 
     def _assignment(self, number: int, key: str, seed: int, config: dict[str, Any], costs: Mapping[str, int]) -> Assignment:
         return Assignment(
@@ -218,6 +285,8 @@ class Ledger:
             fingerprint=self.info.fingerprint,
             runs=self.places.runs,
             threads=self.study.threads,
+            token=self.lease.token if self.lease else 0,
+            trial=self.study.trial,
             code=self.places.code,
         )
 
@@ -228,16 +297,21 @@ class Ledger:
         running = self.running[number]
         if len(report.curve) > len(running.curve):
             running.curve, running.lost = report.curve, 0
-        if report.outcome is not None:
-            self._end(running, report.outcome)
-            del self.running[number]
-            self.finished[report.outcome.state] += 1
-            self.watcher.ended(self, running, report.outcome)
-        else:
+        outcome = report.outcome
+        if outcome is None:
             if time.monotonic() - running.told >= TOLD_EVERY:
-                self.store.progress(self.study_id, number, running.curve)
-                running.told = time.monotonic()
+                self._tell(running)
             self.watcher.advanced(self, running)
+        elif outcome.cause == "disk":
+            self.leave(number)
+            self.stop(
+                f"the disk is full: {outcome.reason}; free some space, then `harness resume {self.study.name}` goes on"
+            )
+        elif outcome.cause == "memory" and not running.alone and len(self.running) > 1:
+            running.alone = True
+            self._alone.append(self.running.pop(number))
+        else:
+            self._end(self.running.pop(number), outcome)
 
     def lost(self, number: int, reason: str) -> None:
         """A worker died: its trial waits for another one, unless that has happened too often."""
@@ -245,33 +319,54 @@ class Ledger:
         running.lost += 1
         if running.lost < ATTEMPTS:
             self._waiting.append(running)
-            return
-        outcome = Outcome("failed", reason=f"its worker was lost {ATTEMPTS} times: {reason}")
-        self._end(running, outcome)
-        self.finished["failed"] += 1
-        self.watcher.ended(self, running, outcome)
+        else:
+            self._end(running, Outcome("failed", reason=f"its worker was lost {ATTEMPTS} times: {reason}"))
 
     def leave(self, number: int) -> None:
         """A trial is cut short by the end of the run: its row stays RUNNING and is adopted next time."""
         running = self.running.pop(number, None)
-        if running is not None and running.curve:
-            self.store.progress(self.study_id, number, running.curve)
+        if running is not None and running.curve and not (self.lease and self.lease.must_stop):
+            self._tell(running)
+
+    def _tell(self, running: Running) -> None:
+        self._fence()
+        self.store.progress(self.study_id, running.number, running.curve)
+        running.told = time.monotonic()
 
     def _end(self, running: Running, outcome: Outcome) -> None:
-        """Finishes the row, tells the strategy, and clears the checkpoint away."""
+        """Finishes the row, tells the strategy and the watcher, and keeps or clears away what the trial left on disk."""
+        found = {**running.assignment.costs, **outcome.metrics}
+        missing = [objective.metric for objective in self.study.objectives if objective.metric not in found]
+        if outcome.state == "complete" and missing:
+            outcome = Outcome("failed", reason=f"the trial measured no {missing[0]}, which is an objective")
         attributes: dict[str, Any] = {"device": outcome.device, "provenance": outcome.provenance, "metrics": outcome.metrics}
         values: list[float] = []
         if outcome.state == "complete":
-            found = {**running.assignment.costs, **outcome.metrics}
             values = [float(found[objective.metric]) for objective in self.study.objectives]
             self._note_best(values)
         else:
             attributes |= {"reason": outcome.reason, "traceback": outcome.traceback}
+        self._fence()
         self.store.finish(
             self.study_id, running.number, outcome.state, values=values, curve=running.curve, attributes=attributes
         )
+        self.finished[outcome.state] += 1
         self._proposer.told(running.proposal, values or None)
-        shutil.rmtree(running.assignment.folder, ignore_errors=True)
+        self._keeper.settle(running.number, values)
+        self.watcher.ended(self, running, outcome)
+        self._give_up_if_hopeless(outcome)
+
+    def _give_up_if_hopeless(self, outcome: Outcome) -> None:
+        """Ends a study in which everything fails for one reason."""
+        if outcome.state == "failed":
+            self._reasons[re.sub(r"\d+", "#", outcome.reason)] += 1
+        if not self.finished["complete"] and len(self._reasons) == 1 and self._reasons.total() >= HOPELESS:
+            self.stop(f"the first {self._reasons.total()} trials all failed for one reason: {outcome.reason}")
+
+    def _fence(self) -> None:
+        """Raises LeaseError rather than let a driver write that no longer has the study."""
+        if self.lease is not None and (reason := self.lease.must_stop):
+            raise LeaseError(reason)
 
     def _note_best(self, values: list[float]) -> None:
         for objective, value in zip(self.study.objectives, values, strict=True):

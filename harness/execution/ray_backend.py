@@ -70,7 +70,7 @@ class LedgerSearcher(Unpickled, Searcher):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(metric="epoch", mode="max")
         self._ledger = ledger
-        self._numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
         self.error: Exception | None = None
 
     @contextlib.contextmanager
@@ -86,19 +86,18 @@ class LedgerSearcher(Unpickled, Searcher):
         with self._guarded():
             assignment = self._ledger.next()
         if assignment is not None:
-            self._numbers[trial_id] = assignment.number
+            self.numbers[trial_id] = assignment.number
             return {"assignment": asdict(assignment)}
-        nothing_live = not self._ledger.running and (self._ledger.done or self._ledger.stopping)
-        return Searcher.FINISHED if nothing_live else None
+        return None if self._ledger.running else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        number = self._numbers[trial_id]
+        number = self.numbers[trial_id]
         if "report" in result and number in self._ledger.running:
             with self._guarded():
                 self._ledger.report(number, Report.from_json(result["report"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self._numbers.pop(trial_id)
+        number = self.numbers.pop(trial_id)
         if number not in self._ledger.running:
             return
         with self._guarded():
@@ -118,13 +117,13 @@ class LedgerSearcher(Unpickled, Searcher):
 
 
 class StopWhenAsked(Unpickled, tune.Stopper):
-    """Ends Tune's loop once the ledger is told to stop."""
+    """Ends Tune's loop once the ledger is told to stop, and a trial whose next epoch does not fit into the time left."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Ledger, searcher: LedgerSearcher) -> None:
+        self._ledger, self._searcher = ledger, searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return self._ledger.paused(self._searcher.numbers.get(trial_id, -1))
 
     def stop_all(self) -> bool:
         return self._ledger.stopping
@@ -221,7 +220,7 @@ class RayBackend:
                 storage_path=self._folder,
                 name="tune",
                 verbose=0,
-                stop=StopWhenAsked(ledger),
+                stop=StopWhenAsked(ledger, searcher),
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

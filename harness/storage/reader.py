@@ -151,6 +151,7 @@ def _record(
         reason=found.get("reason", ""),
         traceback=found.get("traceback", ""),
         proposal=found.get("proposal") or {},
+        replaces=found.get("replaces"),
         started=started and started.replace(tzinfo=UTC),
         ended=ended and ended.replace(tzinfo=UTC),
     )

@@ -58,8 +58,8 @@ class Store:
 
     # the study
 
-    def create(self, name: str, objectives: Sequence[Objective], attributes: Mapping[str, Any]) -> int:
-        """A new study, or one whose creation was cut short, with everything that defines it; returns its id."""
+    def create(self, name: str, objectives: Sequence[Objective]) -> int:
+        """The id of the study of this name, made where there is none; `set_attributes` then says what it is."""
         with readable(self.url):
             try:
                 directions = [objective.direction for objective in objectives]
@@ -69,9 +69,7 @@ class Store:
                     study.set_metric_names([objective.metric for objective in objectives])
             except DuplicatedStudyError:
                 pass
-            study_id = self._optuna.get_study_id_from_name(name)
-            self.set_attributes(study_id, attributes)
-        return study_id
+            return self._optuna.get_study_id_from_name(name)
 
     def set_attributes(self, study_id: int, attributes: Mapping[str, Any]) -> None:
         """Writes attributes of a study, all or none."""

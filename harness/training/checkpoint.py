@@ -1,48 +1,100 @@
-"""The last finished epoch of a running trial, on disk: written beside and renamed, read as tensors and plain values only."""
+"""What a trial leaves on disk: the last finished epoch while it runs, the final weights when it is done.
+
+Written beside and renamed, read as tensors and plain values only. A checkpoint is named by the fencing token of its driver:
+an orphaned worker of a dead driver writes beside its successor's checkpoint, never over it, and ends when it sees one.
+"""
 
 import contextlib
+import hashlib
+import io
 import os
+import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from harness.errors import HarnessError
 from harness.record import Epoch
 
-NAME = "last.pt"
+FINAL = "final.pt"
 
 
-def save(folder: Path, key: str, network: torch.nn.Module, optim: torch.optim.Optimizer, curve: list[Epoch]) -> None:
-    """Replaces the folder's checkpoint; an interruption leaves the old one whole."""
-    folder.mkdir(parents=True, exist_ok=True)
+class Fenced(HarnessError):
+    """Another driver has taken the trial over; this worker is an orphan."""
+
+
+def save(
+    folder: Path, token: int, key: str, network: torch.nn.Module, optim: torch.optim.Optimizer, curve: list[Epoch]
+) -> None:
+    """Replaces the checkpoint of this driver's token; an interruption leaves the old one whole.
+
+    Raises Fenced where there is one of a larger token, or where the trial's folder is gone because it was finished."""
+    if not folder.is_dir() or any(found > token for found, _ in checkpoints(folder)):
+        raise Fenced(f"another driver has taken this trial over: {folder}")
     content = {
         "key": key,
         "network": network.state_dict(),
         "optimiser": optim.state_dict(),
         "curve": [astuple(point) for point in curve],
     }
-    handle, made = tempfile.mkstemp(dir=folder, suffix=".part")
+    write(folder / f"last-{token}.pt", content)
+    for found, path in checkpoints(folder):
+        if found < token:
+            path.unlink(missing_ok=True)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    handle, made = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            serial = io.BytesIO()  # torch hides what the disk says behind an error of its own
+            torch.save(content, serial)
+            file.write(serial.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        Path(made).replace(folder / NAME)
+        Path(made).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(made).unlink()
         raise
 
 
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Token and path of each checkpoint, the largest token first."""
+    found = [(re.fullmatch(r"last-(\d+)\.pt", path.name), path) for path in folder.glob("last-*.pt")]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
 def load(folder: Path, key: str, device: str) -> dict[str, Any] | None:
-    """The folder's checkpoint if it is of this very trial, None otherwise; nothing in it is executed."""
-    path = folder / NAME
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception:  # half of a disk's truth is none: the trial starts again
-        return None
-    return content if content.get("key") == key else None
+    """The newest readable checkpoint of this very trial, None where there is none; nothing in it is executed."""
+    for _, path in checkpoints(folder):
+        try:
+            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except Exception:  # half of a disk's truth is none
+            continue
+        if content.get("key") == key:
+            return content
+    return None
+
+
+def save_final(folder: Path, key: str, network: torch.nn.Module) -> str:
+    """Writes the final weights; returns their hash."""
+    weights = network.state_dict()
+    write(folder / FINAL, {"key": key, "network": weights})
+    return weights_hash(weights)
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """16 hex digits of every weight, bit for bit, with its name and shape."""
+    content = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()[:16]

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.analysis.front import front
 from harness.config import Config, ExpAtt, ResNet, SqueezeExcite, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.sources import DataInfo
-from harness.execution.ledger import Ledger, Places, Running, Watcher
+from harness.execution.ledger import HOPELESS, Ledger, Places, Rules, Running, Watcher
 from harness.record import Epoch, Record
 from harness.space import choose, span, vary
+from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import read_records
 from harness.storage.store import Store
-from harness.study import Evolution, Exhaustive, Random, Study, Tpe, at_most
+from harness.study import Evolution, Exhaustive, Random, Study, Tpe, at_most, minimize
 from harness.trial import Assignment, Outcome, Report
 
 INFO = DataInfo("digits", "f1", Shape(1, 8, 8, 10), 100, 10)
@@ -55,7 +57,8 @@ class Desk(Watcher):
 
     def open(self, **options: Any) -> Ledger:
         store = Store(self.storage)
-        study_id = store.create(self.study.name, self.study.objectives, {"definition": self.study.to_json()})
+        study_id = store.create(self.study.name, self.study.objectives)
+        store.set_attributes(study_id, {"definition": self.study.to_json()})
         places = Places("data", str(self.folder / "runs"))
         return Ledger(store, study_id, self.study, INFO, places, price, watcher=self, **options)
 
@@ -166,9 +169,9 @@ def test_a_design_does_not_count_equal_networks_twice(tmp_path: Path) -> None:
 
 def test_a_limit_holds_for_a_run_and_not_for_the_study(desk: Callable[..., Desk]) -> None:
     made = desk()
-    finish_all(made.open(limit=2))
+    finish_all(made.open(rules=Rules(trials=2)))
     assert_whole(made, 2)
-    finish_all(made.open(limit=1))
+    finish_all(made.open(rules=Rules(trials=1)))
     assert_whole(made, 2)
     finish_all(made.open())
     assert_whole(made, 6)
@@ -233,14 +236,170 @@ def test_a_row_whose_key_no_longer_holds_is_not_adopted(desk: Callable[..., Desk
     assert ledger.finished == {"complete": 5, "failed": 1}
 
 
+def fail(reason: str, cause: Any = "") -> Report:
+    return Report((), Outcome("failed", reason=reason, cause=cause))
+
+
+def test_failed_trials_run_again_on_request_and_name_the_old(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("the server was rebooted"))
+    finish_all(ledger)
+    again = made.open()
+    assert again.done and again.next() is None, "failed trials are not retried by themselves"
+    ledger = made.open(rules=Rules(retry_failed=True))
+    assert ledger.planned == 7 and not ledger.done
+    finish_all(ledger)
+    records = made.records()
+    assert [record.replaces for record in records] == [None] * 6 + [0]
+    assert (records[6].key, records[6].params, records[6].state) == (records[0].key, records[0].params, "complete")
+    assert made.open(rules=Rules(retry_failed=True)).done, "what was replaced is not retried"
+
+
+def test_a_changed_module_makes_its_failed_trials_missing_again(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("a bug in the module"))
+    finish_all(ledger)
+    monkeypatch.setattr("harness.key.ENGINE", 2)  # stands for any change of the key
+    ledger = made.open()
+    assert ledger.planned == 7
+    finish_all(ledger)
+    assert made.records()[6].replaces == 0 and made.records()[6].key != made.records()[0].key
+
+
+def test_a_study_in_which_all_fails_for_one_reason_stops(desk: Callable[..., Desk]) -> None:
+    made = desk(Random(trials=30))
+    ledger = made.open()
+    while (assignment := ledger.next()) is not None:
+        ledger.report(assignment.number, fail(f"RuntimeError: no kernel image, attempt {assignment.number}"))
+    assert ledger.finished == {"failed": HOPELESS}
+    assert f"the first {HOPELESS} trials all failed for one reason: RuntimeError: no kernel image" in ledger.trouble
+
+
+def test_failures_for_several_reasons_or_after_a_success_stop_nothing(desk: Callable[..., Desk]) -> None:
+    made = desk(Random(trials=12))
+    ledger = made.open()
+    for index in range(12):
+        assignment = ledger.next()
+        assert assignment is not None
+        done = Report(curve(1), outcome(assignment))
+        ledger.report(assignment.number, done if index == 3 else fail("one" if index < 2 else "another"))
+    assert ledger.done and ledger.trouble == ""
+
+
+def test_what_ran_out_of_memory_beside_others_runs_alone_before_it_counts(desk: Callable[..., Desk]) -> None:
+    made = desk(Random(trials=3))
+    ledger = made.open()
+    first, second = ledger.next(), ledger.next()
+    assert first is not None and second is not None
+    ledger.report(first.number, fail("CUDA out of memory", "memory"))
+    assert made.records()[0].state == "running"
+    third = ledger.next()
+    assert third is not None and third.number == 2 and ledger.next() is None, "it waits until it is alone"
+    for other in (second, third):
+        ledger.report(other.number, Report(curve(2), outcome(other)))
+    assert ledger.next() == first and ledger.next() is None
+    ledger.report(first.number, fail("CUDA out of memory", "memory"))
+    assert made.records()[0].state == "failed" and ledger.done
+
+
+def test_what_runs_out_of_memory_alone_has_failed(desk: Callable[..., Desk]) -> None:
+    ledger = desk(Random(trials=1)).open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("CUDA out of memory", "memory"))
+    assert ledger.finished == {"failed": 1}
+
+
+def test_a_full_disk_stops_the_run_and_fails_no_trial(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("OSError: [Errno 28] No space left on device", "disk"))
+    assert ledger.next() is None and "the disk is full" in ledger.trouble and "harness resume s" in ledger.trouble
+    assert made.records()[0].state == "running"
+    finish_all(made.open())
+    assert_whole(made, 6)
+
+
+def test_nothing_is_started_that_would_not_end_in_time(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = desk()
+    now = 1000.0
+    monkeypatch.setattr("harness.execution.ledger.time.monotonic", lambda: now)
+    ledger = made.open(rules=Rules(seconds=60))
+    first, second = ledger.next(), ledger.next()
+    assert first is not None and second is not None
+    ledger.report(first.number, Report((Epoch(1, 0.1, 1.0, 1.0, 25.0),)))
+    now += 25
+    assert not ledger.paused(first.number)  # 25 + 25 fits into 60
+    ledger.report(first.number, Report((Epoch(1, 0.1, 1.0, 1.0, 25.0), Epoch(2, 0.1, 1.0, 1.0, 25.0))))
+    now += 25
+    assert ledger.paused(first.number) and ledger.next() is None  # 50 + 25 does not
+    assert not ledger.paused(second.number), "its epochs take no time so far"
+    ledger.leave(first.number)
+    ledger.report(second.number, Report(curve(2), outcome(second)))
+    assert [record.state for record in made.records()] == ["running", "complete"]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", "all"), ("none", "none"), ("front", "front")])
+def test_final_weights_are_kept_by_choice(desk: Callable[..., Desk], keep: Any, kept: str) -> None:
+    made = desk(Random(trials=12))
+    ledger = made.open(rules=Rules(keep=keep))
+    while (assignment := ledger.next()) is not None:
+        assignment.folder.mkdir(parents=True)
+        for name in ("last-0.pt", "final.pt"):
+            (assignment.folder / name).write_bytes(b"weights")
+        ledger.report(assignment.number, Report(curve(2), outcome(assignment)))
+    there = sorted(int(path.parent.name) for path in (made.folder / "runs" / "s").glob("*/final.pt"))
+    best = [record.number for record in front(made.records(), made.study.objectives)]
+    assert there == {"all": list(range(12)), "none": [], "front": best}[kept]
+    assert not list((made.folder / "runs").glob("**/last-*"))
+
+
+def test_a_missing_metric_is_a_failure_with_a_reason(desk: Callable[..., Desk]) -> None:
+    made = desk(objectives=(minimize("loss"),))
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, Report(curve(1), Outcome("complete", metrics={"accuracy": 0.5})))
+    assert made.records()[0].reason == "the trial measured no loss, which is an objective"
+
+
+def test_a_driver_without_its_lease_writes_nothing(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.lease = Lease.take(ledger.store.engine, 1)
+    Lease.take(ledger.store.engine, 1, take_over=True)
+    with pytest.raises(LeaseError, match="was taken over"):
+        ledger.lease.renew()
+    for write in (
+        lambda: ledger.report(first.number, Report(curve(1))),
+        lambda: ledger.report(first.number, Report(curve(2), outcome(first))),
+    ):
+        with pytest.raises(LeaseError, match="was taken over"):
+            write()
+    assert ledger.stopping and ledger.next() is None
+    assert made.records()[0].state == "running" and made.records()[0].curve == ()
+
+
 def test_a_finished_trial_leaves_no_checkpoint(desk: Callable[..., Desk]) -> None:
     ledger = desk().open()
     first = ledger.next()
     assert first is not None
     first.folder.mkdir(parents=True)
-    (first.folder / "last.pt").write_bytes(b"weights")
+    (first.folder / "last-0.pt").write_bytes(b"weights")
     ledger.report(first.number, Report(curve(2), outcome(first)))
-    assert not first.folder.exists()
+    assert not list(first.folder.glob("*"))
 
 
 def test_random_draws_are_the_same_however_often_they_are_interrupted(tmp_path: Path) -> None:
@@ -251,7 +410,7 @@ def test_random_draws_are_the_same_however_often_they_are_interrupted(tmp_path: 
         study = Study(name="s", space=vary(ResNet, depth=8, stages=(None, None, slot)), strategy=Random(trials=5))
         made = Desk(tmp_path / name, study)
         for limit in range(1, 6) if interruptions > 1 else (5,):
-            finish_all(made.open(limit=limit))
+            finish_all(made.open(rules=Rules(trials=limit)))
         found.append([record.params for record in made.records()])
     assert found[0] == found[1]
 

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from harness.config import ResNet, Training
 from harness.data.sources import DataInfo
 from harness.errors import HarnessError, StudyError
+from harness.execution.ledger import Rules
 from harness.run import Options, Summary, resume_study, run_study
 from harness.space import choose, vary
 from harness.storage.reader import read_records, read_studies
@@ -60,7 +61,7 @@ def test_what_is_auto_is_resolved_when_the_study_is_created(
     study = make_study(training=Training(epochs=1, limit=10), strategy=Random(trials=1))
     run(study, options)
     monkeypatch.setattr("harness.training.device.best_precision", lambda: "bf16")
-    run(study, Options(storage=options.storage, backend="local", trials=1))
+    run(study, Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
     (stored,) = read_studies(options.storage)
     assert stored.attributes["definition"]["training"]["precision"] == "fp32"
     assert stored.attributes["definition"]["training"]["augment"] == "crop"
@@ -86,7 +87,7 @@ def test_a_larger_budget_goes_on_and_another_question_is_taken_over(make_study: 
 def test_a_changed_study_under_an_old_name_is_refused(
     make_study: MakeStudy, options: Options, change: dict[str, Any], said: str
 ) -> None:
-    run(make_study(), Options(storage=options.storage, backend="local", trials=1))
+    run(make_study(), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
     with pytest.raises(StudyError, match=f"another definition .*{said}.*harness resume tiny"):
         run(make_study(**change), options)
     assert sum(read_studies(options.storage)[0].counts.values()) == 1
@@ -95,7 +96,7 @@ def test_a_changed_study_under_an_old_name_is_refused(
 def test_other_pictures_under_an_old_name_are_refused(
     make_study: MakeStudy, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(make_study(), Options(storage=options.storage, backend="local", trials=1))
+    run(make_study(), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
     real = DataInfo.from_json
     monkeypatch.setattr(DataInfo, "from_json", lambda data: real(data | {"fingerprint": "other"}))
     with pytest.raises(StudyError, match="was begun on other pictures"):
@@ -103,7 +104,7 @@ def test_other_pictures_under_an_old_name_are_refused(
 
 
 def test_a_study_resumes_from_its_database_alone(make_study: MakeStudy, options: Options) -> None:
-    run(make_study(), Options(storage=options.storage, backend="local", trials=1))
+    run(make_study(), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
     done = resume_study("tiny", options)
     assert (done.trained, done.complete) == (3, 4)
 

@@ -32,7 +32,9 @@ CURVE = (Epoch(1, 0.25, 2.0, 2.5, 0.5), Epoch(2, 0.5, 1.0, 1.5, 0.5))
 
 
 def created(store: Store) -> int:
-    return store.create("study", OBJECTIVES, {"definition": {"name": "study"}, "created": "today"})
+    study_id = store.create("study", OBJECTIVES)
+    store.set_attributes(study_id, {"definition": {"name": "study"}, "created": "today"})
+    return study_id
 
 
 def test_optuna_reads_a_finished_row(storage: str) -> None:

@@ -49,7 +49,7 @@ def train(folder: Path, epochs: int, *, interrupted_after: int | None = None) ->
         loop.train_epoch(network, optim, data, TRAINING, seed=1, epoch=epoch)
         loop.evaluate(network, data, TRAINING)
         if epoch == interrupted_after:
-            checkpoint.save(folder, "key", network, optim, [Epoch(epoch, 0.5, 1.0, 1.0, 0.1)])
+            checkpoint.save(folder, 1, "key", network, optim, [Epoch(epoch, 0.5, 1.0, 1.0, 0.1)])
             saved = checkpoint.load(folder, "key", "cpu")
             assert saved is not None and saved["curve"] == [(epoch, 0.5, 1.0, 1.0, 0.1)]
             network = build(ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())), info.shape, 99)
@@ -76,7 +76,7 @@ class Bomb:
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
-    torch.save({"key": "key", "network": Bomb(str(tmp_path / "executed"))}, tmp_path / checkpoint.NAME)
+    torch.save({"key": "key", "network": Bomb(str(tmp_path / "executed"))}, tmp_path / "last-1.pt")
     assert checkpoint.load(tmp_path, "key", "cpu") is None
     assert not (tmp_path / "executed").exists()
     pickle.loads(pickle.dumps(Bomb(str(tmp_path / "executed"))))
@@ -85,28 +85,54 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 
 def test_torn_and_foreign_checkpoints_are_not_used(tmp_path: Path) -> None:
     network = nn.Linear(2, 2)
-    checkpoint.save(tmp_path, "key", network, torch.optim.SGD(network.parameters()), [])
+    checkpoint.save(tmp_path, 1, "key", network, torch.optim.SGD(network.parameters()), [])
     assert checkpoint.load(tmp_path, "another", "cpu") is None
-    whole = (tmp_path / checkpoint.NAME).read_bytes()
-    (tmp_path / checkpoint.NAME).write_bytes(whole[: len(whole) // 2])
+    whole = (tmp_path / "last-1.pt").read_bytes()
+    (tmp_path / "last-1.pt").write_bytes(whole[: len(whole) // 2])
     assert checkpoint.load(tmp_path, "key", "cpu") is None
     assert checkpoint.load(tmp_path / "none", "key", "cpu") is None
+
+
+def test_an_orphan_of_a_dead_driver_cannot_harm(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    optim = torch.optim.SGD(network.parameters())
+    checkpoint.save(tmp_path, 1, "key", network, optim, [Epoch(1, 0.5, 1.0, 1.0, 0.1)])
+    checkpoint.save(tmp_path, 2, "key", network, optim, [Epoch(1, 0.5, 1.0, 1.0, 0.1), Epoch(2, 0.6, 1.0, 1.0, 0.1)])
+    assert [token for token, _ in checkpoint.checkpoints(tmp_path)] == [2]
+    with pytest.raises(checkpoint.Fenced, match="another driver has taken this trial over"):
+        checkpoint.save(tmp_path, 1, "key", network, optim, [])
+    saved = checkpoint.load(tmp_path, "key", "cpu")
+    assert saved is not None and len(saved["curve"]) == 2
+    (tmp_path / "last-2.pt").unlink()
+    tmp_path.rmdir()  # finished and cleared away by the other driver
+    with pytest.raises(checkpoint.Fenced):
+        checkpoint.save(tmp_path, 1, "key", network, optim, [])
+    assert not tmp_path.exists()
+
+
+def test_the_hash_of_weights_is_of_every_bit(tmp_path: Path) -> None:
+    weights = {"a": torch.zeros(2, 3), "b": torch.ones(1, dtype=torch.bfloat16)}
+    found = checkpoint.weights_hash(weights)
+    assert found == checkpoint.weights_hash({"b": weights["b"].clone(), "a": weights["a"].clone()})
+    weights["a"][1, 2] = 1e-45  # the smallest number there is
+    assert checkpoint.weights_hash(weights) != found
+    assert checkpoint.weights_hash({"a": torch.zeros(3, 2), "b": weights["b"]}) != found
 
 
 def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Linear(2, 2)
     optim = torch.optim.SGD(network.parameters())
-    checkpoint.save(tmp_path, "key", network, optim, [])
+    checkpoint.save(tmp_path, 1, "key", network, optim, [])
 
     def fail(content: object, file: object) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(tmp_path, "key", network, optim, [])
+        checkpoint.save(tmp_path, 1, "key", network, optim, [])
     monkeypatch.undo()
     assert checkpoint.load(tmp_path, "key", "cpu") is not None
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert [path.name for path in tmp_path.iterdir()] == ["last-1.pt"]
 
 
 def test_evaluation_is_a_mean_over_all_validation_pictures() -> None:
