@@ -2,28 +2,32 @@
 
 import json
 import math
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from optuna import create_study, logging
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from harness.config import Scalar
 from harness.errors import StorageError
 from harness.record import Epoch, Record, State
 from harness.storage import tables
 from harness.storage.reader import records_of
-from harness.storage.tables import database_file, engine_options, on_network_disk, readable, shown, tune
+from harness.storage.tables import DatabaseAway, database_file, engine_options, on_network_disk, readable, shown, tune
 from harness.study import Objective
 
+OUTAGE = 120.0
+"""Seconds that a write waits for a database that is away, beside the wait for a lock."""
+T = TypeVar("T")
 FINISHED = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
 
@@ -99,15 +103,52 @@ class Store:
         template = create_trial(
             state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=dict(attributes)
         )
-        with readable(self.url):
-            trial_id = self._optuna.create_new_trial(study_id, template)
-            return self._optuna.get_trial_number_from_id(trial_id)
+
+        def write(again: bool) -> int:
+            written = self._written(study_id, attributes["key"]) if again else None
+            if written is not None:
+                return written
+            try:
+                trial_id = self._optuna.create_new_trial(study_id, template)
+                return self._optuna.get_trial_number_from_id(trial_id)
+            except StorageInternalError as error:
+                raise error.__cause__ or error from None
+
+        return self._patiently(write)
+
+    def _patiently(self, write: Callable[[bool], T]) -> T:
+        """Tries again while the database is locked or away; `write(True)` reckons with a commit whose answer was lost."""
+        end, pause, again = time.monotonic() + OUTAGE, 0.1, False
+        while True:
+            try:
+                with readable(self.url):
+                    return write(again)
+            except DatabaseAway:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(pause)
+            pause, again = min(2 * pause, 5.0), True
+
+    def _written(self, study_id: int, key: str) -> int | None:
+        """The number of the running row of a key, if there is one."""
+        one, rows = tables.trials, tables.trial_attributes
+        query = (
+            select(one.c.number)
+            .join(rows, rows.c.trial_id == one.c.trial_id)
+            .where(one.c.study_id == study_id, one.c.state == "RUNNING")
+            .where(rows.c.key == "key", rows.c.value_json == json.dumps(key))
+        )
+        with self.engine.connect() as connection:
+            return connection.execute(query).scalar_one_or_none()
 
     def progress(self, study_id: int, number: int, curve: Sequence[Epoch]) -> None:
         """Writes the curve so far of a running row, in one commit."""
-        with readable(self.url), self.engine.begin() as connection:
-            trial_id = self._running(connection, study_id, number)
-            self._write_curve(connection, trial_id, curve)
+
+        def write(again: bool) -> None:
+            with self.engine.begin() as connection:
+                self._write_curve(connection, self._running(connection, study_id, number), curve)
+
+        self._patiently(write)
 
     def finish(
         self,
@@ -122,32 +163,43 @@ class Store:
         """Ends a running row in one commit: curve, attributes, values and state together, or nothing."""
         if not all(map(math.isfinite, values)):
             raise ValueError(f"values {values} of trial {number} are not finite")
-        with readable(self.url), self.engine.begin() as connection:
-            trial_id = self._running(connection, study_id, number)
-            self._write_curve(connection, trial_id, curve)
-            self._write_attributes(connection, trial_id, attributes or {})
-            if values:
-                rows = [
-                    {"trial_id": trial_id, "objective": index, "value": value, "value_type": "FINITE"}
-                    for index, value in enumerate(values)
-                ]
-                connection.execute(insert(tables.trial_values), rows)
-            ended = datetime.now(UTC).replace(tzinfo=None)
-            change = {"state": FINISHED[state], "datetime_complete": ended}
-            connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(change))
+        ended = {"state": FINISHED[state], "datetime_complete": datetime.now(UTC).replace(tzinfo=None)}
 
-    def _running(self, connection: Any, study_id: int, number: int) -> int:
-        """The id of a row that may still be written; a finished row is frozen."""
+        def write(again: bool) -> None:
+            with self.engine.begin() as connection:
+                if again and self._row(connection, study_id, number).state == FINISHED[state]:
+                    return
+                trial_id = self._running(connection, study_id, number)
+                self._write_curve(connection, trial_id, curve)
+                self._write_attributes(connection, trial_id, attributes or {})
+                self._write_values(connection, trial_id, values)
+                connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(ended))
+
+        self._patiently(write)
+
+    def _row(self, connection: Connection, study_id: int, number: int) -> Row[Any]:
         one = tables.trials.c
         query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number).with_for_update()
-        row = connection.execute(query).one()
+        return connection.execute(query).one()
+
+    def _running(self, connection: Connection, study_id: int, number: int) -> int:
+        """The id of a row that may still be written; a finished row is frozen."""
+        row = self._row(connection, study_id, number)
         if row.state != "RUNNING":
             raise StorageError(
                 f"trial {number} is {row.state} already and cannot be changed: does another driver run this study?"
             )
         return int(row.trial_id)
 
-    def _write_curve(self, connection: Any, trial_id: int, curve: Sequence[Epoch]) -> None:
+    def _write_values(self, connection: Connection, trial_id: int, values: Sequence[float]) -> None:
+        rows = [
+            {"trial_id": trial_id, "objective": index, "value": value, "value_type": "FINITE"}
+            for index, value in enumerate(values)
+        ]
+        if rows:
+            connection.execute(insert(tables.trial_values), rows)
+
+    def _write_curve(self, connection: Connection, trial_id: int, curve: Sequence[Epoch]) -> None:
         if not curve:
             return
         self._write_attributes(connection, trial_id, {"curve": [astuple(point) for point in curve]})
@@ -164,7 +216,7 @@ class Store:
         ]
         connection.execute(insert(points), rows)
 
-    def _write_attributes(self, connection: Any, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    def _write_attributes(self, connection: Connection, trial_id: int, attributes: Mapping[str, Any]) -> None:
         if not attributes:
             return
         rows = tables.trial_attributes

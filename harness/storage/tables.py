@@ -12,13 +12,25 @@ from typing import Any
 
 from sqlalchemy import Column, DateTime, Engine, Enum, Float, Integer, MetaData, String, Table, Text, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 
 from harness.errors import StorageError, one_line
 
 PATIENCE = 60
 """Seconds to wait for a locked database."""
 NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "9p", "afs")
+
+
+class DatabaseAway(StorageError):
+    """The database is locked, restarts or cannot be reached: it may come back."""
+
 
 meta = MetaData()
 states = Enum("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING", name="trialstate")
@@ -123,7 +135,8 @@ def engine_options(url: str) -> dict[str, Any]:
     """What SQLAlchemy is told for this database: patience with locks, and a probe of pooled connections."""
     if parse_url(url).get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": PATIENCE}}
-    return {"pool_pre_ping": True}
+    patience = {"connect_timeout": 10, "tcp_user_timeout": 30_000} if "postgresql" in url else {}
+    return {"pool_pre_ping": True, "connect_args": patience}
 
 
 def tune(engine: Engine) -> None:
@@ -161,6 +174,18 @@ def readable(url: str) -> Iterator[None]:
         yield
     except (NoSuchModuleError, ImportError, SQLAlchemyError) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        missing = isinstance(error, (NoSuchModuleError, ImportError))
-        remedy = "; is its driver installed (extra `postgres`)?" if missing else ""
-        raise StorageError(f"{shown(url)}: {one_line(cause)}{remedy}") from None
+        remedy = ""
+        if isinstance(error, (NoSuchModuleError, ImportError)):
+            remedy = "; is its driver installed (extra `postgres`)?"
+        elif "disk is full" in str(cause):
+            remedy = "; free some space, then the same command goes on"
+        kind = DatabaseAway if _passes(error, cause) else StorageError
+        raise kind(f"{shown(url)}: {one_line(cause)}{remedy}") from None
+
+
+def _passes(error: Exception, cause: BaseException) -> bool:
+    """Whether waiting helps: a lock, a lost connection, a server that restarts."""
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return isinstance(error, DBAPIError) and error.connection_invalidated
+    sqlite = type(cause).__module__.startswith("sqlite3")
+    return not sqlite or "locked" in str(cause) or "busy" in str(cause)
