@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import sys
@@ -223,20 +224,20 @@ def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects the first request to end; a second one leaves at once."""
+    """Collects the first request to end; a second one leaves at once, which is as safe as any other death."""
     caught: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
         if caught:
-            raise KeyboardInterrupt
+            sys.stdout.write("\x1b[?25h" if console.is_terminal else "")  # the live table hides the cursor
+            sys.stdout.flush()
+            os._exit(130 if number == signal.SIGINT else 143)
         caught.append(number)
 
     wanted = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
     before = {number: signal.signal(number, note) for number in wanted}
     try:
         yield caught
-    except KeyboardInterrupt:
-        sys.exit(130)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

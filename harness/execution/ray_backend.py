@@ -9,6 +9,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -116,31 +118,80 @@ class LedgerSearcher(Unpickled, Searcher):
         """The database is the only truth."""
 
 
+class RunEnds(BaseException):
+    """Leaves Tune's loop at once: Tune itself would wait for every running epoch."""
+
+
 class StopWhenAsked(Unpickled, tune.Stopper):
-    """Ends Tune's loop once the ledger is told to stop, and a trial whose next epoch does not fit into the time left."""
+    """Ends the run once the ledger is told to stop, and a trial whose next epoch does not fit into the time left."""
 
     def __init__(self, ledger: Ledger, searcher: LedgerSearcher) -> None:
         self._ledger, self._searcher = ledger, searcher
+        self._handlers = handlers()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return self._ledger.paused(self._searcher.numbers.get(trial_id, -1))
 
     def stop_all(self) -> bool:
-        return self._ledger.stopping
+        put_back(self._handlers)
+        if self._ledger.stopping:
+            raise RunEnds
+        return False
 
 
-@contextlib.contextmanager
-def own_signals() -> Iterator[None]:
-    """Puts our signal handlers back: Ray takes SIGTERM for itself when it starts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""What Ray and Tune take for themselves when they start."""
+
+
+def handlers() -> dict[int, Any]:
+    """The handlers of the signals that Ray takes; nothing outside the main thread, which cannot set them."""
+    inside = threading.current_thread() is threading.main_thread()
+    return {number: signal.getsignal(number) for number in SIGNALS} if inside else {}
+
+
+def put_back(before: dict[int, Any]) -> None:
+    """Gives our own handlers their place again."""
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+
+
+GUARD = """
+import glob, os, shutil, signal, subprocess, sys, time
+sys.stdin.read()  # returns when the driver is gone, however it went
+def left():
+    for path in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            if sys.argv[1].encode() in open(path, "rb").read() and int(path.split("/")[2]) != os.getpid():
+                yield int(path.split("/")[2])
+        except OSError:
+            pass
+for number in (signal.SIGTERM, signal.SIGKILL):
+    for pid in left():
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass
+    end = time.monotonic() + 3
+    while time.monotonic() < end and any(True for _ in left()):
+        time.sleep(0.05)
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+class Guard:
+    """A small process that outlives the driver by seconds: it ends the Ray that the driver started, even after a kill -9,
+    and removes its temporary folder. It knows them by the folder's name, so that nobody else's Ray is touched."""
+
+    def __init__(self) -> None:
+        clear_left_behind(Path(tempfile.gettempdir()))
+        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-")
+        command = [sys.executable, "-I", "-S", "-c", GUARD, self.folder]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+    def close(self) -> None:
+        """Lets it do its work now."""
+        self._process.communicate()
 
 
 def clear_left_behind(folder: Path) -> None:
@@ -166,12 +217,13 @@ class RayBackend:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        clear_left_behind(Path(tempfile.gettempdir()))
-        self._folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-")
+        self._guard = Guard()
+        self._folder = self._guard.folder
+        before = handlers()
         logging.getLogger("ray").setLevel(logging.ERROR)
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:
-            with warnings.catch_warnings(), own_signals():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if resources.address is None:
                     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -187,9 +239,10 @@ class RayBackend:
                 else:
                     ray.init(address=resources.address, **quiet)
         except Exception as error:
-            self._remove_folder()
+            self._guard.close()
             where = f"--address {resources.address}" if resources.address else "Ray on this machine"
             raise HarnessError(f"{where} cannot be reached: {one_line(error)}") from None
+        put_back(before)
         have = ray.cluster_resources()
         self._gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, have.get("GPU", 0.0))
         by_cpu = have.get("CPU", 1) // resources.cpus_per_trial
@@ -227,13 +280,13 @@ class RayBackend:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tuner.fit()
+            with contextlib.suppress(RunEnds):
+                tuner.fit()
+        for number in list(ledger.running):
+            ledger.leave(number)
         if searcher.error is not None:
             raise searcher.error
 
     def close(self) -> None:
         ray.shutdown()
-        self._remove_folder()
-
-    def _remove_folder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._guard.close()

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from harness.config import Scalar
 from harness.errors import StorageError
@@ -177,7 +177,7 @@ class Store:
 
         self._patiently(write)
 
-    def _row(self, connection: Connection, study_id: int, number: int) -> Row[Any]:
+    def _row(self, connection: Connection, study_id: int, number: int) -> Any:
         one = tables.trials.c
         query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number).with_for_update()
         return connection.execute(query).one()
