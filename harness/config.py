@@ -360,6 +360,8 @@ class Training(Part):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 with channels-last where the processor has bf16 matrix units, else fp32."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Neutral(0.0)] = 0.0
+    deterministic: Annotated[bool, Neutral(False)] = False
+    """Only kernels that repeat bit for bit, on a GPU too, at some cost in speed; a CPU repeats without."""
 
 
 Network = ResNet

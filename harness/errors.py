@@ -32,6 +32,10 @@ class CodeError(HarnessError):
     """A user's own module is missing, broken or changed."""
 
 
+class Interrupted(Exception):
+    """The run ends while an epoch is under way: no error, and nobody's fault."""
+
+
 def hint(value: object, allowed: Iterable[str]) -> str:
     """'; did you mean 'gaussian'?' when one of the allowed names is close to the value, else nothing."""
     close = get_close_matches(str(value), list(allowed), n=1)

@@ -5,7 +5,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from harness.code import add_paths, load
 from harness.config import Config, part_from_json
 from harness.cost import Cost
-from harness.errors import HarnessError, one_line
+from harness.errors import HarnessError, Interrupted, one_line
 from harness.key import canonical, network_identity
 from harness.provenance import provenance
 from harness.record import Epoch
@@ -90,14 +90,19 @@ class Diverged(HarnessError):
     """The loss is no longer a number."""
 
 
-def run_trial(assignment: Assignment) -> Iterator[Report]:
-    """Trains, reporting each epoch; the last report has the outcome. A failing trial is an outcome, never an exception."""
+def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+    """Trains, reporting each epoch; the last report has the outcome. A failing trial is an outcome, never an exception.
+
+    Where `stop` says so it ends at the next batch, without an outcome: the checkpoint of the last epoch is where to go on.
+    """
     curve: tuple[Epoch, ...] = ()
     try:
         add_paths(list(assignment.code))
-        for report in _train(assignment) if assignment.trial is None else _user_loop(assignment):
+        for report in _train(assignment, stop) if assignment.trial is None else _user_loop(assignment):
             curve = report.curve
             yield report
+    except Interrupted:
+        return
     except Exception as error:
         words = traceback.format_exc(limit=-12)
         yield Report(curve, Outcome("failed", reason=one_line(error), traceback=words, cause=cause_of(error)))
@@ -111,7 +116,7 @@ def cause_of(error: Exception) -> Literal["", "memory", "disk"]:
     return "memory" if out_of_memory or "DefaultCPUAllocator: can't allocate" in str(error) else ""
 
 
-def _train(assignment: Assignment) -> Iterator[Report]:
+def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
     import torch
 
     from harness.data.batches import resident
@@ -123,7 +128,7 @@ def _train(assignment: Assignment) -> Iterator[Report]:
     started = time.perf_counter()
     config = cast(Config, part_from_json(assignment.config))
     training, where = config.training, device.best_device()
-    device.claim(assignment.threads)
+    device.claim(assignment.threads, deterministic=training.deterministic)
 
     # build and count
     pictures, info = open_data(training, Path(assignment.data))
@@ -149,7 +154,7 @@ def _train(assignment: Assignment) -> Iterator[Report]:
     spent = sum(point.seconds for point in curve)
     for epoch in range(len(curve) + 1, training.epochs + 1):
         began = time.perf_counter()
-        train_loss = loop.train_epoch(network, optim, data, training, seed=assignment.seed, epoch=epoch)
+        train_loss = loop.train_epoch(network, optim, data, training, seed=assignment.seed, epoch=epoch, stop=stop)
         accuracy, loss = loop.evaluate(network, data, training)
         if not (math.isfinite(train_loss) and math.isfinite(loss)):
             raise Diverged(f"the loss is {train_loss if math.isfinite(loss) else loss} in epoch {epoch}: try a smaller lr")

@@ -116,6 +116,9 @@ DIFFERENT = {
     "augment": lambda: key_of(training=Training(augment="none")),
     "precision": lambda: key_of(training=Training(precision="fp32")),
     "label_smoothing": lambda: key_of(training=Training(label_smoothing=0.1)),
+    "deterministic": lambda: key_of(training=Training(deterministic=True)),
+    "a loop of the user's own": lambda: trial_key(Config(network=ResNet()), 0, "d", lambda _: "s", trial="a:run"),
+    "another loop": lambda: trial_key(Config(network=ResNet()), 0, "d", lambda _: "s", trial="a:walk"),
 }
 
 

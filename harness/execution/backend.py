@@ -43,11 +43,11 @@ class LocalBackend:
 
     def run(self, ledger: Ledger) -> None:
         while (assignment := ledger.next()) is not None:
-            for report in run_trial(assignment):
+            for report in run_trial(assignment, lambda: ledger.stopping):
                 ledger.report(assignment.number, report)
                 if ledger.paused(assignment.number):
-                    ledger.leave(assignment.number)
                     break
+            ledger.leave(assignment.number)  # what has no outcome by now goes on next time
 
     def close(self) -> None:
         """Nothing was opened."""

@@ -29,7 +29,10 @@ def device_name(device: str) -> str:
     return f"{names[0] if names else os.uname().machine} (cpu)"
 
 
-def claim(threads: int) -> None:
+def claim(threads: int, *, deterministic: bool = False) -> None:
     """Fixes the number of threads and the choice of kernels, on which the last bits of a result depend."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)

@@ -1,7 +1,7 @@
 """The recipe: SGD with Nesterov, linear warm-up and cosine; one epoch of training, one evaluation."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from harness.config import Training
 from harness.data.batches import Resident, held_batches, steps_per_epoch, train_batches
+from harness.errors import Interrupted
 
 
 def optimiser(network: nn.Module, training: Training) -> torch.optim.SGD:
@@ -35,14 +36,23 @@ def autocast(training: Training, device: str) -> torch.autocast:
 
 
 def train_epoch(
-    network: nn.Module, optim: torch.optim.SGD, data: Resident, training: Training, *, seed: int, epoch: int
+    network: nn.Module,
+    optim: torch.optim.SGD,
+    data: Resident,
+    training: Training,
+    *,
+    seed: int,
+    epoch: int,
+    stop: Callable[[], bool] = lambda: False,
 ) -> float:
-    """One pass over the training part (epoch counts from 1); returns the mean loss."""
+    """One pass over the training part (epoch counts from 1); returns the mean loss. Raises Interrupted when `stop` says."""
     network.train()
     device = data.images.device.type
     steps = steps_per_epoch(len(data), training.batch_size)
     total = torch.zeros((), device=device)
     for step, (images, labels) in enumerate(train_batches(data, training.batch_size, seed, epoch), (epoch - 1) * steps):
+        if stop():
+            raise Interrupted
         for group in optim.param_groups:
             group["lr"] = learning_rate(step, steps * training.epochs, training)
         with autocast(training, device):
