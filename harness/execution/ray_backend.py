@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -40,9 +41,12 @@ from harness.execution.backend import Resources  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
+MOMENT = 0.5
+"""Seconds of epochs that travel in one message: a message takes Tune a few milliseconds."""
+
 
 class Worker(tune.Trainable):
-    """A process that runs one assignment after the other; a step is an epoch."""
+    """A process that runs one assignment after the other; a step is an epoch, or as many as fit into a moment."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._reports = self._begin(config)
@@ -55,7 +59,10 @@ class Worker(tune.Trainable):
         return run_trial(Assignment(**config["assignment"]))
 
     def step(self) -> dict[str, Any]:
+        began = time.monotonic()
         report = next(self._reports)
+        while report.outcome is None and time.monotonic() - began < MOMENT:
+            report = next(self._reports)  # each holds the curve so far
         return {"report": report.to_json(), "epoch": len(report.curve), "done": report.outcome is not None}
 
 

@@ -11,11 +11,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from optuna import create_study, logging
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from harness.config import Scalar
 from harness.errors import StorageError
@@ -100,19 +99,33 @@ class Store:
         attributes: Mapping[str, Any],
     ) -> int:
         """Writes a whole RUNNING row in one commit; returns its number."""
-        template = create_trial(
-            state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=dict(attributes)
-        )
+        one, began = tables.trials, datetime.now(UTC).replace(tzinfo=None)
+        chosen = [
+            {
+                "param_name": name,
+                "param_value": distributions[name].to_internal_repr(value),
+                "distribution_json": distribution_to_json(distributions[name]),
+            }
+            for name, value in params.items()
+        ]
 
         def write(again: bool) -> int:
             written = self._written(study_id, attributes["key"]) if again else None
             if written is not None:
                 return written
-            try:
-                trial_id = self._optuna.create_new_trial(study_id, template)
-                return self._optuna.get_trial_number_from_id(trial_id)
-            except StorageInternalError as error:
-                raise error.__cause__ or error from None
+            with self.engine.begin() as connection:
+                following = select(func.coalesce(func.max(one.c.number) + 1, 0)).where(one.c.study_id == study_id)
+                row = {
+                    "study_id": study_id,
+                    "state": "RUNNING",
+                    "number": following.scalar_subquery(),
+                    "datetime_start": began,
+                }
+                (trial_id,) = connection.execute(insert(one).values(row)).inserted_primary_key or (None,)
+                if chosen:
+                    connection.execute(insert(tables.trial_params), [{"trial_id": trial_id, **choice} for choice in chosen])
+                self._write_attributes(connection, trial_id, attributes)
+                return int(connection.execute(select(one.c.number).where(one.c.trial_id == trial_id)).scalar_one())
 
         return self._patiently(write)
 
