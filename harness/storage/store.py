@@ -121,7 +121,7 @@ class Store:
                     "number": following.scalar_subquery(),
                     "datetime_start": began,
                 }
-                (trial_id,) = connection.execute(insert(one).values(row)).inserted_primary_key or (None,)
+                trial_id: int = connection.execute(insert(one).values(row)).inserted_primary_key[0]  # type: ignore[index]
                 if chosen:
                     connection.execute(insert(tables.trial_params), [{"trial_id": trial_id, **choice} for choice in chosen])
                 self._write_attributes(connection, trial_id, attributes)
