@@ -10,6 +10,8 @@ from harness.record import Record
 from harness.study import Study
 
 Keep = Literal["front", "all", "none"]
+PASSING = ("last-*", "*.part")
+"""Files that are there only while a trial runs."""
 
 
 class Keeper:
@@ -17,15 +19,27 @@ class Keeper:
 
     def __init__(self, keep: Keep, runs: str, study: Study, records: list[Record]) -> None:
         self._keep, self._folder, self._objectives = keep, Path(runs) / study.name, study.objectives
-        best = front(records, study.objectives)
-        self._front = {record.number: [record.value(objective.metric) for objective in study.objectives] for record in best}
+        unsettled = self._unsettled(records)
+        best = front([record for record in records if record not in unsettled], study.objectives)
+        self._front = {record.number: self._values(record) for record in best}
+        for record in unsettled:
+            self.settle(record.number, self._values(record) if record.state == "complete" else ())
 
     def settle(self, number: int, values: Sequence[float]) -> None:
         """A trial has ended, with objective values or without any."""
-        for checkpoint in (self._folder / str(number)).glob("last-*"):
-            checkpoint.unlink(missing_ok=True)
         if not values or self._keep == "none" or (self._keep == "front" and not self._joins_front(number, list(values))):
             self._clear(number)
+        for pattern in PASSING:
+            for path in (self._folder / str(number)).glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def _unsettled(self, records: list[Record]) -> list[Record]:
+        """Trials whose row a driver finished that was killed before it cleared up after them."""
+        left = {path.parent.name for pattern in PASSING for path in self._folder.glob(f"*/{pattern}")}
+        return [record for record in records if record.state != "running" and str(record.number) in left]
+
+    def _values(self, record: Record) -> list[float]:
+        return [record.value(objective.metric) for objective in self._objectives]
 
     def _joins_front(self, number: int, values: list[float]) -> bool:
         if any(self._beats(other, values) for other in self._front.values()):
