@@ -1,0 +1,36 @@
+"""Labs for the tests of faults, and the table of what was done and what it cost."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, fields
+from typing import Any
+
+import pytest
+from lab import TALLIES, Lab, Tally
+
+
+@pytest.fixture
+def make_lab() -> Iterator[Callable[[str, str], Lab]]:
+    """A lab by its study and the name of what is done to it."""
+    made: list[Lab] = []
+
+    def make(study: str, fault: str) -> Lab:
+        made.append(Lab(study, fault))
+        return made[-1]
+
+    yield make
+    for lab in made:
+        lab.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not TALLIES:
+        return
+    rows = [tuple(map(str, astuple(tally))) for _, tally in sorted(TALLIES.items())]
+    total = [sum(getattr(tally, field.name) for tally in TALLIES.values()) for field in fields(Tally)[1:]]
+    lines = [tuple(field.name for field in fields(Tally)), *rows, ("all", *map(str, total))]
+    widths = [max(len(re.sub(r"\s+", " ", line[column])) for line in lines) for column in range(len(lines[0]))]
+    terminalreporter.section("faults")
+    for line in lines:
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        terminalreporter.write_line("  ".join(cells))
