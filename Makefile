@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv quickstart test check format requirements clean
+.PHONY: help venv quickstart test faults bench-machinery check format requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -23,7 +23,13 @@ quickstart: $(READY)  ## run the main job on real digits and print the path of t
 	$(BIN)/harness report quickstart
 
 test: $(READY)  ## the fast test suite
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not faults_long"
+
+faults: $(READY)  ## cause every fault we know of, many times, and print what it cost (20 minutes)
+	$(BIN)/python -m pytest tests/faults -rs
+
+bench-machinery: $(READY)  ## milliseconds of an empty trial: ours and the obvious stack, side by side (10 minutes)
+	$(BIN)/python tests/benchmarks/machinery.py
 
 check: $(READY)  ## lint, format, types and walls
 	$(BIN)/ruff check .
