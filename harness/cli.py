@@ -310,7 +310,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     lines = [["study", "finished", "running", "failed", "created"]]
     for row in rows:
         finished = row["complete"] + row["stopped"] + row["failed"]
-        done = f"{finished} of {row['planned']}" if row["planned"] else str(finished)
+        done = f"{finished} of {max(row['planned'], finished)}" if row["planned"] else str(finished)
         lines.append([row["study"], done, str(row["running"]), str(row["failed"]), row["created"]])
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     room = console.width - sum(widths) - 2 * len(widths)

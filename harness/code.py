@@ -41,13 +41,31 @@ def source_hash(target: str) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+_imported: dict[str, str] = {}
+"""Source hash of each of the user's modules when this process imported it."""
+
+
+class SourceChanged(CodeError):
+    """A module was edited after the run that uses it began."""
+
+
+def import_as(target: str, source: str) -> None:
+    """Imports the module of a target, with just this source; raises SourceChanged where it is another by now."""
+    module = target.partition(":")[0]
+    if module not in _imported:
+        _imported[module] = source_hash(target)
+        load(target)
+    if _imported[module] != source:
+        raise SourceChanged(f"the source of {module} was edited while the study ran")
+
+
 def load(target: str) -> Any:
     """The object that `package.module:Name` names; raises CodeError in one line when it does not import."""
     module, _, name = target.partition(":")
     source_file(target)
     try:
         found = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CodeError(f"{target}: importing {module} failed: {one_line(error)}") from None
     if not hasattr(found, name):
         raise CodeError(f"{target}: {module} has no {name}{hint(name, vars(found))}")

@@ -32,6 +32,10 @@ class CodeError(HarnessError):
     """A user's own module is missing, broken or changed."""
 
 
+class DiskError(HarnessError):
+    """What a trial leaves on disk cannot be written."""
+
+
 class Interrupted(Exception):
     """The run ends while an epoch is under way: no error, and nobody's fault."""
 

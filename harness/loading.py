@@ -1,5 +1,7 @@
 """Finding a study: a file, a dotted module, or a name in the database; and overriding single values of it."""
 
+import contextlib
+import hashlib
 import importlib
 import importlib.util
 import json
@@ -68,15 +70,16 @@ def _execute(path: Path) -> ModuleType:
     try:
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         try:
-            spec.loader.exec_module(module)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is the command's own
+                spec.loader.exec_module(module)
         finally:
             sys.dont_write_bytecode = before
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"{path}{_line_in(error, path)}: {one_line(error)}") from None
     return module
 
 
-def _line_in(error: Exception, path: Path) -> str:
+def _line_in(error: BaseException, path: Path) -> str:
     """':12' for the last line of this file that the error passed through."""
     if isinstance(error, SyntaxError):
         return f":{error.lineno}" if error.filename and Path(error.filename).name == path.name else ""
@@ -87,7 +90,7 @@ def _line_in(error: Exception, path: Path) -> str:
 def _import(target: str) -> ModuleType:
     try:
         return importlib.import_module(target)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"{target}: {one_line(error)}") from None
 
 
@@ -99,14 +102,21 @@ def override(study: Study, settings: list[str]) -> Study:
     names = []
     for setting in settings:
         path, equals, text = setting.partition("=")
+        if path == "name":
+            raise StudyError(f"--set {setting}: a study is renamed in its file; an override names itself")
         if not equals or not path:
             raise StudyError(f"--set {setting}: write path=value, for instance training.epochs=5")
         _set(plain, path, _value(text), setting)
         if path not in WITHOUT_KEYS:
             names.append(re.sub(r"[^\w.=+,-]", "-", setting))
     if names:
-        plain["name"] = f"{study.name}~{','.join(sorted(names))}"[:100]
+        plain["name"] = _short_enough(f"{study.name}~{','.join(sorted(names))}")
     return Study.from_json(plain)
+
+
+def _short_enough(name: str, limit: int = 100) -> str:
+    """The name, its end replaced by a hash where it is too long."""
+    return name if len(name) <= limit else f"{name[: limit - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _value(text: str) -> Any:
@@ -128,7 +138,8 @@ def _set(plain: dict[str, Any], path: str, value: Any, setting: str) -> None:
         elif not isinstance(here, dict) or piece not in here or piece == "kind":
             known = [name for name in here if name != "kind"] if isinstance(here, dict) else []
             place = ".".join(pieces[:depth]) or "the study"
-            raise StudyError(f"--set {setting}: {place} has no {piece!r} (it has {', '.join(known)}){hint(piece, known)}")
+            has = ", ".join(known) if known else f"{len(here)} stages, from 1" if isinstance(here, list) else "no parts"
+            raise StudyError(f"--set {setting}: {place} has no {piece!r} (it has {has}){hint(piece, known)}")
         if depth == len(pieces) - 1:
             here[piece] = value
         else:

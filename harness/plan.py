@@ -77,9 +77,10 @@ class Plan:
 
 def make_plan(study: Study, data: Path, storage: str) -> Plan:
     """Looks at the configs a study would draw from; raises a HarnessError for what would stop a run."""
+    pictures = pictures_of(study)
     space = study.open_space()
     sources = user_sources(study)
-    _, info = open_data(pictures_of(study), data)
+    _, info = open_data(pictures, data)
     price = pricing(info.shape)
     if sources:
         rehearse(space, price)

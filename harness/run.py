@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from harness.code import add_paths, source_hash
 from harness.config import Config, Custom, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.sources import DataInfo, Progress, open_data
-from harness.errors import ConfigError, StudyError
+from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Price, Rules, Watcher
 from harness.key import canonical, network_identity
@@ -98,13 +99,14 @@ def run_study(
     if sources:
         rehearse(space, price)
     assert_trainable(study, space, price)
+    asked = study.to_json() if stored is None else Study.from_json(stored.attributes["asked"]).to_json() | budget_of(study)
+    assert_writable(runs_folder(options))
 
     with contextlib.ExitStack() as stack:
         # what is auto is resolved once, when the study is created
         backend: Backend | None = None
         if stored is None:
             backend = stack.enter_context(opened(options))
-            asked = study.to_json()
             study = resolved(study, backend.precision(), info)
 
         # become the one driver of the study, write it down, take up what an earlier run left
@@ -115,8 +117,9 @@ def run_study(
         if stored is None and (stored := find(options.storage, study.name)) is not None:  # another driver was quicker
             study = continued(Study.from_json(asked), stored)
             notes = checked_against(stored, info, sources)
-        fresh = definition(study, asked, info, sources, places) if stored is None else {"definition": study.to_json()}
-        store.set_attributes(study_id, fresh)
+        whole = definition(study, asked, info, sources, places)
+        kept = whole if stored is None else {name: whole[name] for name in ("definition", "asked", "places")}
+        store.set_attributes(study_id, kept)
         watcher = watcher or Watcher()
         ledger = Ledger(
             store, study_id, study, info, places, price, sources, options.rules, lease, watcher, asked_to_stop=stop
@@ -273,6 +276,19 @@ def _counted(slot: Custom, channels: int, height: int, width: int) -> Cost:
     from harness.measure.complexity import count_custom
 
     return count_custom(slot, channels, height, width)
+
+
+def budget_of(study: Study) -> dict[str, Any]:
+    """What may change from run to run: the wording and the budget."""
+    plain = study.to_json()
+    return {name: plain[name] for name in ("question", "strategy")}
+
+
+def assert_writable(folder: Path) -> None:
+    """Raises StorageError where checkpoints could not be written, which no trial is to find out."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise StorageError(f"--runs {folder}: {there} cannot be written; mend it, or name another place")
 
 
 def runs_folder(options: Options) -> Path:

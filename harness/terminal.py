@@ -84,6 +84,9 @@ class Log(Watcher):
         if self._ledger is None:
             self._ledger, self._before = ledger, sum(ledger.finished.values())
 
+    def lost(self, ledger: Ledger, running: Running, reason: str) -> None:
+        self.note(f"trial {running.number}: {reason}; it goes on with another worker")
+
     def ended(self, ledger: Ledger, running: Running, outcome: Outcome) -> None:
         count = sum(ledger.finished.values())
         left = time_left(ledger, self._started, self._before)
@@ -134,7 +137,7 @@ class LiveTable(Log):
         lines: list[RenderableType] = [head, bar]
         if best:
             lines.append(Text(f"best so far: {best}", style="green", overflow="ellipsis", no_wrap=True))
-        return Group(*lines, self._running(ledger))
+        return Group(*lines, self._running(ledger), Text())
 
     def _running(self, ledger: Ledger) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=bool(ledger.running), header_style="dim", expand=True)

@@ -1,6 +1,5 @@
 """One trial from config to outcome, epoch by epoch, in whatever process it runs."""
 
-import errno
 import json
 import math
 import time
@@ -10,13 +9,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from harness.code import add_paths, load
+from harness.code import SourceChanged, add_paths, import_as, load
 from harness.config import Config, part_from_json
 from harness.cost import Cost
-from harness.errors import HarnessError, Interrupted, one_line
+from harness.errors import DataError, DiskError, HarnessError, Interrupted, one_line
 from harness.key import canonical, network_identity
 from harness.provenance import provenance
 from harness.record import Epoch
+
+Cause = Literal["", "memory", "disk", "source", "place"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Assignment:
     """The driver's fencing token: checkpoints of a larger one are not overwritten."""
     trial: str | None = None
     """A training loop of the user's own, `module:function`."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Hashes of the user's modules as they were when the run began."""
     code: tuple[str, ...] = ()
     """Folders of the user's modules."""
 
@@ -58,8 +61,9 @@ class Outcome:
     provenance: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     traceback: str = ""
-    cause: Literal["", "memory", "disk"] = ""
-    """What the driver treats in its own way: memory that others took, a disk that is full."""
+    cause: Cause = ""
+    """What the driver treats in its own way: memory that others took, a disk that fails, a module that was edited while
+    the study ran, a place where the trial cannot run."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
     curve: tuple[Epoch, ...] = ()
     try:
         add_paths(list(assignment.code))
+        for target, source in assignment.sources.items():
+            import_as(target, source)
         for report in _train(assignment, stop) if assignment.trial is None else _user_loop(assignment):
             curve = report.curve
             yield report
@@ -108,10 +114,14 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
         yield Report(curve, Outcome("failed", reason=one_line(error), traceback=words, cause=cause_of(error)))
 
 
-def cause_of(error: Exception) -> Literal["", "memory", "disk"]:
+def cause_of(error: Exception) -> Cause:
     """What an error says of the machine rather than of the trial."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, DiskError):
         return "disk"
+    if isinstance(error, SourceChanged):
+        return "source"
+    if isinstance(error, DataError):
+        return "place"
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return "memory" if out_of_memory or "DefaultCPUAllocator: can't allocate" in str(error) else ""
 
@@ -133,7 +143,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     # build and count
     pictures, info = open_data(training, Path(assignment.data))
     if info.fingerprint != assignment.fingerprint:
-        raise HarnessError(f"the pictures under {assignment.data} are not those the study was started with")
+        raise DataError(f"the pictures under {assignment.data} are not those the study was started with")
     network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
     cost = Cost(**assignment.costs)
     if (counted := (canonical(network_identity(config.network)), info.shape, cost)) not in _checked:
@@ -144,7 +154,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
 
     # go on from the last epoch, if there is one
     curve: list[Epoch] = []
-    assignment.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.prepare(assignment.folder)
     if saved := checkpoint.load(assignment.folder, assignment.key, where):
         network.load_state_dict(saved["network"])
         optim.load_state_dict(saved["optimiser"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.code import source_hash
 from harness.config import Config, ExpAtt, ResNet, Training
 from harness.cost import network_cost
 from harness.data.sources import open_data
@@ -54,6 +55,7 @@ def test_an_interrupted_trial_ends_as_an_uninterrupted_one(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"trial": "loop_that_is_not:there"}, "there is no module loop_that_is_not"),
         ({"fingerprint": "other"}, "the pictures under data are not those the study was started with"),
         ({"costs": {"params": 1, "macs": 2}}, "the closed form says 1 params and 2 MACs, ptflops"),
         ({"config": {"kind": "transformer"}}, "kind = 'transformer': unknown part"),
@@ -72,6 +74,43 @@ def test_a_loss_that_is_no_number_fails_and_keeps_the_curve(tmp_path: Path) -> N
     outcome = last(reports)
     assert outcome.state == "failed" and "the loss is" in outcome.reason and "try a smaller lr" in outcome.reason
     assert len(reports[-1].curve) < 6
+
+
+LOOP = """
+def run(config, seed):
+    for epoch in range(config.training.epochs):
+        yield {"accuracy": 0.1 * epoch + 0.01 * seed, "loss": 1.0, "iou": 0.5}
+
+def nothing(config, seed):
+    yield from ()
+
+def wild(config, seed):
+    yield {"accuracy": float("nan")}
+"""
+
+
+@pytest.fixture
+def loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "loops_of_trial.py").write_text(LOOP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "loops_of_trial"
+
+
+def test_a_loop_of_the_users_own(tmp_path: Path, loops: str) -> None:
+    reports = list(run_trial(assignment(tmp_path, trial=f"{loops}:run", seed=3)))
+    assert last(reports).metrics["accuracy"] == pytest.approx(0.53) and last(reports).metrics["iou"] == 0.5
+    assert [point.accuracy for point in reports[-1].curve] == pytest.approx([0.03, 0.13, 0.23, 0.33, 0.43, 0.53])
+    assert "yielded nothing" in last(list(run_trial(assignment(tmp_path, trial=f"{loops}:nothing")))).reason
+    assert "a metric is a finite number" in last(list(run_trial(assignment(tmp_path, trial=f"{loops}:wild")))).reason
+
+
+def test_a_module_edited_since_the_run_began_is_not_trained(tmp_path: Path, loops: str) -> None:
+    old = source_hash(f"{loops}:run")
+    assert (
+        last(list(run_trial(assignment(tmp_path, trial=f"{loops}:run", sources={f"{loops}:run": old})))).state == "complete"
+    )
+    other = last(list(run_trial(assignment(tmp_path, trial=f"{loops}:run", sources={f"{loops}:run": "0" * 16}))))
+    assert other.cause == "source" and "was edited while the study ran" in other.reason
 
 
 def test_a_checkpoint_of_another_trial_is_left_alone(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ class Watcher:
     def ended(self, ledger: "Ledger", running: Running, outcome: Outcome) -> None:
         """A trial's row was finished."""
 
+    def lost(self, ledger: "Ledger", running: Running, reason: str) -> None:
+        """A trial lost its worker and waits for another."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -134,7 +137,7 @@ class Ledger:
         records = self.store.records(self.study_id)
         self.rows = len(records)
         self.finished = Counter(record.state for record in records if record.state != "running")
-        self._keys = {record.key for record in records}
+        self._cells = {self._cell(record.config, record.seed) for record in records}
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
         self._proposer = proposer(self.study, self.space, len(records))
         for record in records:
@@ -149,7 +152,8 @@ class Ledger:
         if isinstance(self.study.strategy, Search):
             planned = self.study.strategy.trials
         else:
-            planned = len({found[0] for found in map(self._screen, Cells(self.study, self.space).all()) if found})
+            passed = filter(None, map(self._screen, Cells(self.study, self.space).all()))
+            planned = len({self._cell(config, seed) for config, seed, _ in passed})
         return max(min(planned, self.rules.trials or planned) + repeated, self.rows)
 
     def _recall(self, record: Record) -> None:
@@ -165,6 +169,7 @@ class Ledger:
             else:
                 reason = "the engine or the source of a module has changed since the trial was begun"
                 self._end(running, Outcome("failed", reason=reason))
+                self._again.append(record)
 
     def _adopt(self, record: Record) -> Running:
         proposal = Proposal(record.params, record.seed, record.proposal or None)
@@ -176,7 +181,7 @@ class Ledger:
         replaced = {record.replaces for record in records}
         for record in records:
             if record.state == "failed" and record.number not in replaced:
-                changed = self._key(record.config, record.seed) not in self._keys
+                changed = self._key(record.config, record.seed) != record.key
                 if changed or self.rules.retry_failed:
                     self._again.append(record)
 
@@ -234,14 +239,17 @@ class Ledger:
         """Writes the row of the next proposal that passes the screen."""
         for proposal, failed in self._proposals():
             passed = self._screen(proposal)
-            if passed is None or (passed[0] in self._keys and failed is None):
+            if passed is None or (failed is None and self._cell(passed[0], proposal.seed) in self._cells):
                 self.refused["duplicate" if passed else "screened"] += 1
                 self._proposer.told(proposal, None)
+                if self.stopping:
+                    return None
                 continue
-            return self._write(proposal, *passed, failed)
+            return self._write(proposal, passed[0], passed[2], failed)
         return None
 
-    def _write(self, proposal: Proposal, key: str, config: Config, cost: Cost, failed: Record | None) -> Running:
+    def _write(self, proposal: Proposal, config: Config, cost: Cost, failed: Record | None) -> Running:
+        key = self._key(config, proposal.seed)
         plain, costs = config.model_dump(mode="json"), cost._asdict()
         attributes: dict[str, Any] = {"key": key, "seed": proposal.seed, "config": plain, "costs": costs}
         if proposal.memory:
@@ -251,13 +259,13 @@ class Ledger:
         active = {name: self._distributions[name] for name in proposal.params}
         self._fence()
         number = self.store.begin(self.study_id, proposal.params, active, attributes)
-        self._keys.add(key)
+        self._cells.add(self._cell(config, proposal.seed))
         self.rows += 1
         assignment = self._assignment(number, key, proposal.seed, plain, costs)
         return Running(assignment, proposal.params, proposal, config.training.epochs)
 
-    def _screen(self, proposal: Proposal) -> tuple[str, Config, Cost] | None:
-        """Key, config and exact cost of a proposal; None for one that is no network or breaks a constraint."""
+    def _screen(self, proposal: Proposal) -> tuple[Config, int, Cost] | None:
+        """Config, seed and exact cost of a proposal; None for one that is no network or breaks a constraint."""
         try:
             config = self.space.config(proposal.params)
         except ConfigError:
@@ -265,13 +273,17 @@ class Ledger:
         cost = self.price(config)
         if not all(constraint.holds(cost._asdict()) for constraint in self.study.constraints):
             return None
-        return self._key(config, proposal.seed), config, cost
+        return config, proposal.seed, cost
 
     def _key(self, config: Config, seed: int) -> str:
-        source = {**self.sources}.get
-        return trial_key(
-            config, seed, self.info.fingerprint, lambda target: source(target) or source_hash(target), trial=self.study.trial
-        )
+        def source(target: str) -> str:
+            return self.sources.get(target) or source_hash(target)
+
+        return trial_key(config, seed, self.info.fingerprint, source, trial=self.study.trial)
+
+    def _cell(self, config: Config, seed: int) -> str:
+        """The key without the source of the user's modules: what was trained is not trained again for a moved comment."""
+        return trial_key(config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial)
 
     def _assignment(self, number: int, key: str, seed: int, config: dict[str, Any], costs: Mapping[str, int]) -> Assignment:
         return Assignment(
@@ -287,6 +299,7 @@ class Ledger:
             threads=self.study.threads,
             token=self.lease.token if self.lease else 0,
             trial=self.study.trial,
+            sources=dict(self.sources),
             code=self.places.code,
         )
 
@@ -302,11 +315,11 @@ class Ledger:
             if time.monotonic() - running.told >= TOLD_EVERY:
                 self._tell(running)
             self.watcher.advanced(self, running)
-        elif outcome.cause == "disk":
+        elif outcome.cause in ("disk", "source"):
             self.leave(number)
-            self.stop(
-                f"the disk is full: {outcome.reason}; free some space, then `harness resume {self.study.name}` goes on"
-            )
+            self.stop(f"{outcome.reason}; `harness resume {self.study.name}` goes on")
+        elif outcome.cause == "place":
+            self.lost(number, outcome.reason)
         elif outcome.cause == "memory" and not running.alone and len(self.running) > 1:
             running.alone = True
             self._alone.append(self.running.pop(number))
@@ -319,8 +332,9 @@ class Ledger:
         running.lost += 1
         if running.lost < ATTEMPTS:
             self._waiting.append(running)
+            self.watcher.lost(self, running, reason)
         else:
-            self._end(running, Outcome("failed", reason=f"its worker was lost {ATTEMPTS} times: {reason}"))
+            self._end(running, Outcome("failed", reason=f"{reason}, {ATTEMPTS} times in a row"))
 
     def leave(self, number: int) -> None:
         """A trial is cut short by the end of the run: its row stays RUNNING and is adopted next time."""

@@ -41,6 +41,8 @@ from harness.execution.backend import Resources  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
+LOOK_EVERY = 3.0
+"""Seconds between looks at whether Ray is there."""
 MOMENT = 0.5
 """Seconds of epochs that travel in one message: a message takes Tune a few milliseconds."""
 
@@ -76,9 +78,9 @@ class Unpickled:
 class LedgerSearcher(Unpickled, Searcher):
     """Tune asks, the ledger answers. What fails here ends the run and is raised by the backend, not swallowed by Tune."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, own_ray: bool) -> None:
         super().__init__(metric="epoch", mode="max")
-        self._ledger = ledger
+        self._ledger, self._own_ray, self._looked = ledger, own_ray, 0.0
         self.numbers: dict[str, int] = {}
         self.error: Exception | None = None
 
@@ -89,6 +91,13 @@ class LedgerSearcher(Unpickled, Searcher):
         except Exception as error:
             self.error = self.error or error
             self._ledger.stop()
+
+    def has_ray(self) -> bool:
+        """Whether our own Ray is alive, looked at every few seconds; a cluster without workers is waited for."""
+        if not self._own_ray or time.monotonic() - self._looked < LOOK_EVERY:
+            return True
+        self._looked = time.monotonic()
+        return any(node["Alive"] for node in ray.nodes())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         assignment = None
@@ -114,7 +123,11 @@ class LedgerSearcher(Unpickled, Searcher):
             if report is not None and report.outcome is not None:
                 self._ledger.report(number, report)
             elif error and not self._ledger.stopping:
-                self._ledger.lost(number, "the process died or the node went away")
+                self._looked = 0.0
+                if self.has_ray():
+                    self._ledger.lost(number, "its worker process died, or the node went away")
+                else:
+                    self._ledger.leave(number)
             else:
                 self._ledger.leave(number)
 
@@ -141,6 +154,11 @@ class StopWhenAsked(Unpickled, tune.Stopper):
 
     def stop_all(self) -> bool:
         put_back(self._handlers)
+        if not self._searcher.has_ray():
+            self._searcher.error = HarnessError(
+                f"Ray has died under the study: `harness resume {self._ledger.study.name}` goes on from the last epochs"
+            )
+            self._ledger.stop()
         if self._ledger.stopping:
             raise RunEnds
         return False
@@ -192,7 +210,7 @@ class Guard:
 
     def __init__(self) -> None:
         clear_left_behind(Path(tempfile.gettempdir()))
-        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-")
+        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-{namespace()}-")
         command = [sys.executable, "-I", "-S", "-c", GUARD, self.folder]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
@@ -201,9 +219,17 @@ class Guard:
         self._process.communicate()
 
 
+def namespace() -> str:
+    """Three hex digits of the namespace that process ids belong to: containers may share a temporary folder."""
+    try:
+        return f"{Path('/proc/self/ns/pid').stat().st_ino % 4096:03x}"
+    except OSError:
+        return "000"
+
+
 def clear_left_behind(folder: Path) -> None:
     """Removes temporary folders of drivers of ours that were killed: their names hold the process id."""
-    for left in folder.glob("harness-*-*"):
+    for left in folder.glob(f"harness-*-{namespace()}-*"):
         pid = left.name.split("-")[1]
         if pid.isdigit() and not _alive(int(pid)) and left.stat().st_uid == os.getuid():
             shutil.rmtree(left, ignore_errors=True)
@@ -228,6 +254,7 @@ class RayBackend:
         self._folder = self._guard.folder
         before = handlers()
         logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a lost worker is told by the ledger, in one line
         quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
         try:
             with warnings.catch_warnings():
@@ -269,7 +296,7 @@ class RayBackend:
 
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.concurrency)
-        searcher = LedgerSearcher(ledger)
+        searcher = LedgerSearcher(ledger, own_ray=self._resources.address is None)
         share = {"cpu": self._resources.cpus_per_trial, "gpu": self._gpus}
         tuner = tune.Tuner(
             tune.with_resources(Worker, share),

@@ -17,7 +17,7 @@ def custom(slot: Custom, channels: int) -> nn.Module:
     cls = module_class(slot, channels)
     try:
         return cls(channels, **slot.knobs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if torch.get_default_device().type == "cpu":
             raise CodeError(f"{slot.target}: {_call(slot, channels)} raised {one_line(error)}") from error
     with torch.device("cpu"):
@@ -73,7 +73,7 @@ def _tried(slot: Custom, device: str, channels: int, height: int, width: int) ->
         module = custom(slot, channels).eval()
         try:
             out = module(torch.zeros(shape))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CodeError(f"{slot.target}: its forward raised {one_line(error)} at {shape}") from error
     if not isinstance(out, Tensor) or out.shape != shape:
         found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__

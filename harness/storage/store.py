@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from optuna import create_study, logging
+from optuna import create_study, load_study, logging
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
@@ -21,7 +21,7 @@ from harness.errors import StorageError
 from harness.record import Epoch, Record, State
 from harness.storage import tables
 from harness.storage.reader import records_of
-from harness.storage.tables import DatabaseAway, database_file, engine_options, on_network_disk, readable, shown, tune
+from harness.storage.tables import DatabaseAway, database_file, engine_options, readable, shown, tune
 from harness.study import Objective
 
 OUTAGE = 120.0
@@ -42,7 +42,6 @@ class Store:
         file = database_file(url)
         if file is not None and not file.parent.is_dir():
             raise StorageError(f"--storage {shown(url)}: there is no folder {file.parent}; make it, or name another place")
-        self.remote_disk = file and on_network_disk(file.resolve())
         with readable(url):
             self._optuna = RDBStorage(url, engine_kwargs=engine_options(url))
             self.engine = self._optuna.engine
@@ -62,16 +61,25 @@ class Store:
     # the study
 
     def create(self, name: str, objectives: Sequence[Objective]) -> int:
-        """The id of the study of this name, made where there is none; `set_attributes` then says what it is."""
+        """The id of the study of this name, made where there is none; `set_attributes` then says what it is.
+
+        Raises StorageError where a study of this name was made by something else."""
+        directions = [objective.direction for objective in objectives]
         with readable(self.url):
             try:
-                directions = [objective.direction for objective in objectives]
                 study = create_study(storage=self._optuna, study_name=name, directions=directions)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", ExperimentalWarning)
-                    study.set_metric_names([objective.metric for objective in objectives])
             except DuplicatedStudyError:
-                pass
+                study = load_study(storage=self._optuna, study_name=name)
+                ours = "definition" in study.user_attrs
+                empty = not study.user_attrs and not study.get_trials(deepcopy=False)
+                same = [direction.name.lower() for direction in study.directions] == directions
+                if not (ours or (empty and same)):  # what is empty is our own, cut short while it was made
+                    raise StorageError(
+                        f"{shown(self.url)} has a study {name!r} that this harness did not make: choose another name"
+                    ) from None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names([objective.metric for objective in objectives])
             return self._optuna.get_study_id_from_name(name)
 
     def set_attributes(self, study_id: int, attributes: Mapping[str, Any]) -> None:
@@ -159,7 +167,7 @@ class Store:
 
         def write(again: bool) -> None:
             with self.engine.begin() as connection:
-                self._write_curve(connection, self._running(connection, study_id, number), curve)
+                self._write_curve(connection, self._claim(connection, study_id, number, state="RUNNING"), curve)
 
         self._patiently(write)
 
@@ -182,23 +190,25 @@ class Store:
             with self.engine.begin() as connection:
                 if again and self._row(connection, study_id, number).state == FINISHED[state]:
                     return
-                trial_id = self._running(connection, study_id, number)
+                trial_id = self._claim(connection, study_id, number, **ended)
                 self._write_curve(connection, trial_id, curve)
                 self._write_attributes(connection, trial_id, attributes or {})
                 self._write_values(connection, trial_id, values)
-                connection.execute(update(tables.trials).where(tables.trials.c.trial_id == trial_id).values(ended))
 
         self._patiently(write)
 
     def _row(self, connection: Connection, study_id: int, number: int) -> Any:
         one = tables.trials.c
-        query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number).with_for_update()
+        query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number)
         return connection.execute(query).one()
 
-    def _running(self, connection: Connection, study_id: int, number: int) -> int:
-        """The id of a row that may still be written; a finished row is frozen."""
+    def _claim(self, connection: Connection, study_id: int, number: int, **change: Any) -> int:
+        """Changes a row that may still be written, in one statement that locks it; a finished row is frozen."""
+        one = tables.trials.c
+        running = (one.study_id == study_id, one.number == number, one.state == "RUNNING")
+        claimed = connection.execute(update(tables.trials).where(*running).values(change)).rowcount
         row = self._row(connection, study_id, number)
-        if row.state != "RUNNING":
+        if claimed != 1:
             raise StorageError(
                 f"trial {number} is {row.state} already and cannot be changed: does another driver run this study?"
             )

@@ -5,6 +5,7 @@ queries and a row is finished in one transaction. Only columns that have been th
 a contract test reads everything back through `optuna.load_study`.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,10 +162,19 @@ def open_engine(url: str) -> Engine:
     file = database_file(url)
     if file is not None and not file.exists():
         raise StorageError(f"there is no database at {file}: start a study with `harness run`, or name another by --storage")
+    if file is not None and _is_frozen(file):
+        url = f"sqlite:///file:{file.resolve()}?mode=ro&immutable=1&uri=true"
     with readable(url):
         engine = create_engine(parse_url(url), **engine_options(url))
         with engine.connect():
             return engine
+
+
+def _is_frozen(file: Path) -> bool:
+    """Whether a database lies where nothing can be written and nothing is pending: SQLite must be told not to try."""
+    log = file.with_name(file.name + "-wal")
+    pending = log.exists() and log.stat().st_size > 0
+    return not pending and not (os.access(file.parent, os.W_OK) and os.access(file, os.W_OK))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ an orphaned worker of a dead driver writes beside its successor's checkpoint, ne
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.errors import HarnessError
+from harness.errors import DiskError, HarnessError
 from harness.record import Epoch
 
 FINAL = "final.pt"
@@ -48,8 +49,25 @@ def save(
             path.unlink(missing_ok=True)
 
 
+def prepare(folder: Path) -> None:
+    """Makes a trial's folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{folder} cannot be made ({error.strerror}); mend it, or name another place by --runs") from None
+
+
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; raises DiskError where it cannot."""
+    try:
+        _write(path, content)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space" if full else "mend it, or name another place by --runs"
+        raise DiskError(f"{path.parent} cannot be written ({error.strerror}): {remedy}") from None
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     handle, made = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -33,6 +33,7 @@ def claim(threads: int, *, deterministic: bool = False) -> None:
     """Fixes the number of threads and the choice of kernels, on which the last bits of a result depend."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)

@@ -1,8 +1,11 @@
 """The recipe: SGD with Nesterov, linear warm-up and cosine; one epoch of training, one evaluation."""
 
+import hashlib
 import math
+import random
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +50,7 @@ def train_epoch(
 ) -> float:
     """One pass over the training part (epoch counts from 1); returns the mean loss. Raises Interrupted when `stop` says."""
     network.train()
+    seed_everything(seed, epoch)
     device = data.images.device.type
     steps = steps_per_epoch(len(data), training.batch_size)
     total = torch.zeros((), device=device)
@@ -63,6 +67,14 @@ def train_epoch(
         optim.step()
         total += loss.detach()
     return float(total) / steps
+
+
+def seed_everything(seed: int, epoch: int) -> None:
+    """Names the random numbers of an epoch, which dropout and a user's own modules may draw, by seed and epoch."""
+    named = int.from_bytes(hashlib.sha256(f"epoch {seed} {epoch}".encode()).digest()[:4])
+    torch.manual_seed(named)
+    np.random.seed(named)
+    random.seed(named)
 
 
 @torch.inference_mode()

@@ -31,9 +31,10 @@ class Scale(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.scale = nn.Parameter(1 + 0.1 * torch.randn(channels, 1, 1))
+        self.drop = nn.Dropout(0.3)  # draws from the global random numbers
 
     def forward(self, x):
-        return x * self.scale
+        return self.drop(x * self.scale)
 """
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.front import front
-from harness.config import Config, ExpAtt, ResNet, SqueezeExcite, Training
+from harness.config import Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.sources import DataInfo
 from harness.execution.ledger import HOPELESS, Ledger, Places, Rules, Running, Watcher
@@ -29,7 +29,7 @@ attention = choose(None, SqueezeExcite(ratio=4), vary(ExpAtt, kernel=choose("gau
 
 
 def price(config: Config) -> Cost:
-    return network_cost(config.network, INFO.shape)
+    return network_cost(config.network, INFO.shape, lambda *_: Cost(1, 1))
 
 
 def outcome(assignment: Assignment) -> Outcome:
@@ -204,7 +204,7 @@ def test_a_lost_worker_is_replaced_until_it_makes_no_progress(desk: Callable[...
         ledger.lost(first.number, "killed")
         assert ledger.next() == first
     ledger.lost(first.number, "killed")
-    assert made.records()[0].reason == "its worker was lost 3 times: killed"
+    assert made.records()[0].reason == "killed, 3 times in a row"
     finish_all(ledger)
     assert ledger.finished == {"complete": 5, "failed": 1}
 
@@ -231,9 +231,10 @@ def test_a_row_whose_key_no_longer_holds_is_not_adopted(desk: Callable[..., Desk
     monkeypatch.setattr("harness.key.ENGINE", 2)
     ledger = made.open()
     finish_all(ledger)
-    old = made.records()[0]
+    old, *_, anew = made.records()
     assert old.state == "failed" and "has changed since the trial was begun" in old.reason
-    assert ledger.finished == {"complete": 5, "failed": 1}
+    assert ledger.finished == {"complete": 6, "failed": 1} and anew.number == 6
+    assert [record.replaces for record in made.records()].count(0) == 1
 
 
 def fail(reason: str, cause: Any = "") -> Report:
@@ -318,13 +319,48 @@ def test_what_runs_out_of_memory_alone_has_failed(desk: Callable[..., Desk]) -> 
     assert ledger.finished == {"failed": 1}
 
 
+def test_a_half_done_design_is_completed_when_a_module_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gate_of_ledger.py").write_text("1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gates = [Custom("gate_of_ledger:Gate", label=name, place=name) for name in ("branch", "block", "stage")]  # type: ignore[arg-type]
+    study = Study(
+        name="s", space=vary(ResNet, depth=8, stages=(None, choose(*gates), choose(*gates))), strategy=Exhaustive()
+    )
+    made = Desk(tmp_path, study)
+    finish_all(made.open(rules=Rules(trials=5)))
+    (tmp_path / "gate_of_ledger.py").write_text("2")
+    ledger = made.open()
+    finish_all(ledger)
+    cells = {str(sorted(record.params.items())) for record in made.records()}
+    assert len(cells) == ledger.planned == len(made.records()) == 9
+
+
+def test_a_module_edited_while_the_study_runs_ends_the_run_and_no_trial(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("the source of lab.gate was edited while the study ran", "source"))
+    assert ledger.next() is None and "was edited" in ledger.trouble
+    assert made.records()[0].state == "running"
+
+
+def test_a_place_where_a_trial_cannot_run_costs_it_no_more_than_a_worker(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("there is no folder data/train", "place"))
+    assert made.records()[0].state == "running" and ledger.next() == first
+
+
 def test_a_full_disk_stops_the_run_and_fails_no_trial(desk: Callable[..., Desk]) -> None:
     made = desk()
     ledger = made.open()
     first = ledger.next()
     assert first is not None
-    ledger.report(first.number, fail("OSError: [Errno 28] No space left on device", "disk"))
-    assert ledger.next() is None and "the disk is full" in ledger.trouble and "harness resume s" in ledger.trouble
+    ledger.report(first.number, fail("runs cannot be written (No space left on device): free some space", "disk"))
+    assert ledger.next() is None and "No space left" in ledger.trouble and "harness resume s" in ledger.trouble
     assert made.records()[0].state == "running"
     finish_all(made.open())
     assert_whole(made, 6)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from harness.config import ResNet, Training
 from harness.data.sources import DataInfo
-from harness.errors import HarnessError, StudyError
+from harness.errors import HarnessError, StorageError, StudyError
 from harness.execution.ledger import Rules
 from harness.run import Options, Summary, resume_study, run_study
 from harness.space import choose, vary
@@ -73,6 +73,22 @@ def test_a_larger_budget_goes_on_and_another_question_is_taken_over(make_study: 
     more = run(make_study(strategy=Random(trials=3), question="Which one?"), options)
     assert (more.trained, more.complete, more.planned) == (2, 3, 3)
     assert read_studies(options.storage)[0].attributes["definition"]["question"] == "Which one?"
+
+
+def test_a_raised_budget_is_what_a_resume_goes_by(make_study: MakeStudy, options: Options) -> None:
+    run(make_study(strategy=Random(trials=1)), options)
+    run(make_study(strategy=Random(trials=4)), Options(storage=options.storage, backend="local", rules=Rules(trials=2)))
+    done = resume_study("tiny", options)
+    assert (done.complete, done.planned) == (4, 4)
+
+
+def test_a_runs_folder_that_cannot_be_written_is_said_before_any_trial(
+    make_study: MakeStudy, storage: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"--runs .*file/runs: .*file cannot be written"):
+        run(make_study(), Options(storage=storage, backend="local", runs=tmp_path / "file" / "runs"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import math
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -15,9 +17,10 @@ from optuna.trial import TrialState
 
 from harness.errors import StorageError
 from harness.record import Epoch
+from harness.storage import tables
 from harness.storage.reader import read_records, read_studies
 from harness.storage.store import Store
-from harness.storage.tables import on_network_disk, shown
+from harness.storage.tables import DatabaseAway, on_network_disk, shown
 from harness.study import maximize, minimize
 
 OBJECTIVES = (maximize("accuracy"), minimize("params"))
@@ -121,6 +124,58 @@ def test_a_study_whose_creation_was_cut_short_is_completed(storage: str) -> None
     with Store(storage) as store:
         created(store)
     assert read_studies(storage, "study")[0].attributes["created"] == "today"
+
+
+@pytest.mark.parametrize(
+    ("directions", "trials"), [(["minimize", "minimize"], 0), (["maximize"], 0), (["maximize", "minimize"], 1)]
+)
+def test_a_study_of_somebody_else_is_left_alone(storage: str, directions: list[str], trials: int) -> None:
+    foreign = optuna.create_study(study_name="study", storage=storage, directions=directions)
+    for _ in range(trials):
+        foreign.tell(foreign.ask(), [0.0] * len(directions))
+    with Store(storage) as store, pytest.raises(StorageError, match="has a study 'study' that this harness did not make"):
+        created(store)
+    found = optuna.load_study(study_name="study", storage=storage)
+    assert found.user_attrs == {} and found.metric_names is None and len(found.trials) == trials
+
+
+def test_a_finished_study_is_read_where_nothing_can_be_written(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(storage) as store:
+        study_id = created(store)
+        store.begin(study_id, PARAMS, SPACE, ATTRIBUTES)
+        store.finish(study_id, 0, "complete", values=(0.5, 10.0), curve=CURVE)
+    monkeypatch.setattr("harness.storage.tables.os.access", lambda *_: False)  # root may write anywhere
+    assert [record.state for record in read_records(storage, study_id)] == ["complete"]
+    assert [path.name for path in tmp_path.iterdir()] == ["harness.db"]
+
+
+def test_a_write_whose_answer_was_lost_is_not_made_twice(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tables.readable
+
+    def lose_the_next_answer() -> None:
+        calls: list[int] = []
+
+        @contextmanager
+        def losing(url: str) -> Iterator[None]:
+            with real(url):
+                yield
+            if not calls:
+                calls.append(1)
+                raise DatabaseAway("the connection was lost after the commit")
+
+        monkeypatch.setattr("harness.storage.store.readable", losing)
+
+    with Store(storage) as store:
+        study_id = created(store)
+        lose_the_next_answer()
+        number = store.begin(study_id, PARAMS, SPACE, ATTRIBUTES)
+        lose_the_next_answer()
+        store.finish(study_id, number, "complete", values=(0.5, 10.0), curve=CURVE)
+        monkeypatch.undo()
+        (record,) = store.records(study_id)
+    assert (record.number, record.state, len(record.curve)) == (0, "complete", 2)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

@@ -1,5 +1,6 @@
 """The recipe, and checkpoints from which a trial goes on bit for bit."""
 
+import errno
 import math
 import pickle
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
 from harness.cost import Shape
 from harness.data.batches import resident
 from harness.data.sources import open_data
+from harness.errors import DiskError
 from harness.networks.build import build
 from harness.record import Epoch
 from harness.training import checkpoint, loop
@@ -125,10 +127,10 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypat
     checkpoint.save(tmp_path, 1, "key", network, optim, [])
 
     def fail(content: object, file: object) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"cannot be written \(No space left on device\): free some space"):
         checkpoint.save(tmp_path, 1, "key", network, optim, [])
     monkeypatch.undo()
     assert checkpoint.load(tmp_path, "key", "cpu") is not None
