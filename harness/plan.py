@@ -47,8 +47,19 @@ class Plan:
     done: int
     """Trials in the database."""
 
+    @property
+    def weights(self) -> int:
+        """Bytes of the largest network's weights."""
+        return 4 * self.costs["params"][1]
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of the largest trial's checkpoint: weights and momenta."""
+        return 2 * self.weights
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"size": None if math.isinf(self.size) else int(self.size)}
+        size = None if math.isinf(self.size) else int(self.size)
+        return asdict(self) | {"size": size, "weights_bytes": self.weights, "checkpoint_bytes": self.checkpoint}
 
     def lines(self) -> Iterator[str]:
         """The plan in words."""
@@ -73,6 +84,15 @@ class Plan:
         low, high = self.epochs
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"
+        yield (
+            f"disk: {size_words(self.checkpoint)} a running trial, then {size_words(self.weights)} each for the weights kept:"
+            f" those of the front, or {size_words(self.weights * self.trials)} with --keep all"
+        )
+
+
+def size_words(count: float) -> str:
+    """Bytes as a person reads them: 0.29 MB, 4.1 GB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def make_plan(study: Study, data: Path, storage: str) -> Plan:

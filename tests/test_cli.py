@@ -212,3 +212,37 @@ def test_the_studies_that_ship_are_sound(name: str, monkeypatch: pytest.MonkeyPa
 
 def test_studies_can_be_run_from_python(make_study: Callable[..., Study], storage: str) -> None:
     assert run_study(make_study(), Options(storage=storage, backend="local", rules=Rules(trials=1))).complete == 1
+
+
+def test_a_time_limit_ends_cleanly_and_says_what_is_left(harness: Harness, tmp_path: Path) -> None:
+    write_study(tmp_path / "study.py", training="Training(epochs=200, limit=10, precision='fp32')")
+    code, out, _ = harness("run", "study.py", "--backend", "local", "--for", "0.5s")
+    assert code == 0 and "2 trials left: `harness resume tiny` goes on" in out, out
+    assert (
+        harness("run", "study.py", "--for", "soon")[2]
+        == "harness: --for soon: write a number and s, m, h or d, as in 20m or 8h\n"
+    )
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2d", 172800)])
+def test_stretches_of_time(text: str, seconds: float) -> None:
+    assert cli.seconds(text) == seconds
+
+
+def test_a_study_that_nobody_runs_cannot_be_stopped(harness: Harness, tmp_path: Path) -> None:
+    write_study(tmp_path / "study.py")
+    assert harness("run", "study.py", "--backend", "local", "--trials", "1")[0] == 0
+    assert harness("stop", "tiny")[:2] == (0, "tiny: nobody runs it\n")
+
+
+def test_failed_trials_run_again_on_request(harness: Harness, tmp_path: Path) -> None:
+    write_study(tmp_path / "study.py", training="Training(epochs=1, limit=10, lr=1e30, warmup=0.0, precision='fp32')")
+    assert harness("run", "study.py", "--backend", "local")[0] == 1
+    code, out, _ = harness("resume", "tiny", "--backend", "local", "--retry-failed")
+    assert code == 1 and "4 of 4 in all, 4 failed" in out
+
+
+def test_plan_shows_the_disk_a_study_takes(harness: Harness, tmp_path: Path) -> None:
+    write_study(tmp_path / "study.py")
+    _, out, _ = harness("plan", "study.py")
+    assert "disk: 0.6 MB a running trial, then 0.3 MB each" in out
