@@ -85,8 +85,8 @@ class Plan:
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"
         yield (
-            f"disk: {size_words(self.checkpoint)} a running trial, then {size_words(self.weights)} each for the weights kept:"
-            f" those of the front, or {size_words(self.weights * self.trials)} with --keep all"
+            f"disk: {size_words(self.checkpoint)} a running trial, then {size_words(self.weights)} each for the weights"
+            f" kept: those of the front, or {size_words(self.weights * self.trials)} with --keep all"
         )
 
 

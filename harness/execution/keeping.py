@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from operator import le
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,14 @@ Keep = Literal["front", "all", "none"]
 PASSING = ("last-*", "*.part")
 """Files that are there only while a trial runs."""
 
+Point = tuple[float, ...]
+"""Values of the objectives, the smaller the better; those of many trials may be equal."""
+
+
+def beats(one: Point, other: Point) -> bool:
+    """As good on every objective, better on one."""
+    return one != other and all(map(le, one, other))
+
 
 class Keeper:
     """Clears a trial's folder away when it is finished, but for the final weights of those that are kept."""
@@ -21,13 +30,15 @@ class Keeper:
         self._keep, self._folder, self._objectives = keep, Path(runs) / study.name, study.objectives
         unsettled = self._unsettled(records)
         best = front([record for record in records if record not in unsettled], study.objectives)
-        self._front = {record.number: self._values(record) for record in best}
+        self._front: dict[Point, list[int]] = {}
+        for record in best:
+            self._front.setdefault(self._point(self._values(record)), []).append(record.number)
         for record in unsettled:
             self.settle(record.number, self._values(record) if record.state == "complete" else ())
 
     def settle(self, number: int, values: Sequence[float]) -> None:
         """A trial has ended, with objective values or without any."""
-        if not values or self._keep == "none" or (self._keep == "front" and not self._joins_front(number, list(values))):
+        if not values or self._keep == "none" or (self._keep == "front" and not self._joins_front(number, values)):
             self._clear(number)
         for pattern in PASSING:
             for path in (self._folder / str(number)).glob(pattern):
@@ -41,20 +52,18 @@ class Keeper:
     def _values(self, record: Record) -> list[float]:
         return [record.value(objective.metric) for objective in self._objectives]
 
-    def _joins_front(self, number: int, values: list[float]) -> bool:
-        if any(self._beats(other, values) for other in self._front.values()):
-            return False
-        for beaten in [other for other, theirs in self._front.items() if self._beats(values, theirs)]:
-            del self._front[beaten]
-            self._clear(beaten)
-        self._front[number] = values
-        return True
+    def _point(self, values: Sequence[float]) -> Point:
+        return tuple(objective.sign * value for objective, value in zip(self._objectives, values, strict=True))
 
-    def _beats(self, one: Sequence[float], other: Sequence[float]) -> bool:
-        """As good on every objective, better on one."""
-        signs = [objective.sign for objective in self._objectives]
-        gaps = [sign * (theirs - ours) for sign, ours, theirs in zip(signs, one, other, strict=True)]
-        return min(gaps) >= 0 and max(gaps) > 0
+    def _joins_front(self, number: int, values: Sequence[float]) -> bool:
+        point = self._point(values)
+        if any(beats(other, point) for other in self._front):
+            return False
+        for beaten in [other for other in self._front if beats(point, other)]:
+            for other in self._front.pop(beaten):
+                self._clear(other)
+        self._front.setdefault(point, []).append(number)
+        return True
 
     def _clear(self, number: int) -> None:
         shutil.rmtree(self._folder / str(number), ignore_errors=True)
