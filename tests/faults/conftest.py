@@ -1,6 +1,5 @@
 """Labs for the tests of faults, and the table of what was done and what it cost."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields
 from typing import Any
@@ -26,10 +25,11 @@ def make_lab() -> Iterator[Callable[[str, str], Lab]]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if not TALLIES:
         return
-    rows = [tuple(map(str, astuple(tally))) for _, tally in sorted(TALLIES.items())]
-    total = [sum(getattr(tally, field.name) for tally in TALLIES.values()) for field in fields(Tally)[1:]]
-    lines = [tuple(field.name for field in fields(Tally)), *rows, ("all", *map(str, total))]
-    widths = [max(len(re.sub(r"\s+", " ", line[column])) for line in lines) for column in range(len(lines[0]))]
+    names = [field.name for field in fields(Tally)]
+    rows = [["" if cell is None else str(cell) for cell in astuple(tally)] for _, tally in sorted(TALLIES.items())]
+    total = [sum(getattr(tally, name) or 0 for tally in TALLIES.values()) for name in names[1:]]
+    lines = [names, *rows, ["all", *map(str, total)]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(names))]
     terminalreporter.section("faults")
     for line in lines:
         cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]

@@ -110,7 +110,8 @@ class Tally:
     finished: int = 0
     lost: int = 0
     duplicated: int = 0
-    retrained: int = 0
+    retrained: int | None = 0
+    """Epochs trained again; None where they were not counted."""
 
 
 TALLIES: dict[str, Tally] = {}
@@ -137,6 +138,7 @@ class Driver:
 
     def __init__(self, lab: "Lab", words: tuple[str, ...], fresh: bool, environment: dict[str, str]) -> None:
         lab.started += 1
+        self.fresh = fresh
         self.log = lab.folder / f"output-{lab.started}.txt"
         self.log.touch()
         shared = {"TMPDIR": str(lab.temp), "FAKE_LOG": str(lab.epochs_log), "DRIVER_LOG": str(self.log), "SABOTAGE": ""}
@@ -284,7 +286,8 @@ class Lab:
         tally.finished += finished
         tally.lost += max(0, planned - finished)
         tally.duplicated += keys.total() - len(keys)
-        tally.retrained += self.retrained
+        counted = self.retrained
+        tally.retrained = None if tally.retrained is None or counted is None else tally.retrained + counted
         printed = self.drivers[-1].printed
         assert states == Counter({"COMPLETE": planned - failed} | ({"FAIL": failed} if failed else {})), printed
         assert None not in keys and max(keys.values(), default=1) == 1, "a key is COMPLETE twice"
@@ -294,10 +297,11 @@ class Lab:
         self.assert_nothing_left()
 
     @property
-    def retrained(self) -> int:
-        """Epochs trained more than once."""
+    def retrained(self) -> int | None:
+        """Epochs trained more than once; our own loop counts them in drivers and not in workers of Ray."""
         lines = self.epochs_log.read_text().splitlines()
-        return len(lines) - len(set(lines))
+        in_workers = "fakes:run" not in self.study and any(driver.fresh for driver in self.drivers)
+        return None if in_workers else len(lines) - len(set(lines))
 
     def processes(self) -> dict[int, str]:
         """Processes that a driver of this lab has started, drivers left out."""

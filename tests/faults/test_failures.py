@@ -28,8 +28,9 @@ def test_a_failing_trial_is_a_result(make_lab: MakeLab, backend: str, fault: str
 @pytest.mark.parametrize("kind", ["fake", "real"])
 def test_workers_are_killed(make_lab: MakeLab, kind: str) -> None:
     """Only those of this driver: they are found in its own session."""
-    lab = make_lab(searched("Random(trials=40)") if kind == "fake" else real(trials=8), f"workers killed ({kind})")
-    driver, rng, caused = lab.on_ray(FAKE_PAUSE=0.15), random.Random(kind), 0
+    study = searched("Random(trials=40)") if kind == "fake" else real(trials=8, epochs=20, limit=600)
+    lab = make_lab(study, f"workers killed ({kind})")
+    driver, rng, caused = lab.on_ray(FAKE_PAUSE=0.4), random.Random(kind), 0
     lab.wait_for_rows(driver, 1)
     while driver.code is None and caused < 12:
         workers = [pid for pid, words in lab.processes().items() if words.startswith("ray::Worker")]
