@@ -201,7 +201,7 @@ def _with(options: "Options", **changes: Any) -> "Options":
 
 def _download(study: Any, options: "Options") -> None:
     from harness.data.sources import download
-    from harness.run import pictures_of
+    from harness.preflight import pictures_of
 
     download(pictures_of(study), options.data)
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config
-from harness.data.sources import open_data
 from harness.errors import ConfigError, StudyError
 from harness.key import canonical, identity
-from harness.run import find, pictures_of, pricing, rehearse, user_sources
+from harness.preflight import checked
 from harness.space import Params, Space
 from harness.study import Search, Study
 
@@ -97,13 +96,8 @@ def size_words(count: float) -> str:
 
 def make_plan(study: Study, data: Path, storage: str) -> Plan:
     """Looks at the configs a study would draw from; raises a HarnessError for what would stop a run."""
-    pictures = pictures_of(study)
-    space = study.open_space()
-    sources = user_sources(study)
-    _, info = open_data(pictures, data)
-    price = pricing(info.shape)
-    if sources:
-        rehearse(space, price)
+    checks = checked(study, storage, data)
+    space, price = checks.space, checks.price
     found: dict[str, Config] = {}
     costs: dict[str, list[int]] = {"params": [], "macs": []}
     invalid, over, looked_at, problem = 0, 0, 0, ""
@@ -125,7 +119,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
     if not found:
         reason = f"none of {looked_at:,} configs looked at is within {' and '.join(map(str, study.constraints))}"
         raise StudyError(f"study {study.name!r} has nothing to train: {reason if over else problem}")
-    stored = find(storage, study.name)
+    stored = checks.stored
     epochs = [config.training.epochs for config in found.values()]
     budget = study.strategy.trials if isinstance(study.strategy, Search) else math.inf
     cells = len(found) * len(study.seeds) if complete else space.size * len(study.seeds)
@@ -142,7 +136,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         over_budget=over,
         problem=problem,
         costs={metric: (min(values), max(values)) for metric, values in costs.items()},
-        data=info.to_json(),
+        data=checks.info.to_json(),
         constraints=tuple(map(str, study.constraints)),
         done=sum(stored.counts.values()) if stored else 0,
     )

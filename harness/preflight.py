@@ -1,0 +1,201 @@
+"""Everything that can be checked of a study before anything is written: definition, space, strategy, data, user code."""
+
+import contextlib
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.code import add_paths, source_hash
+from harness.config import Config, Custom, Training
+from harness.cost import Cost, Shape, network_cost
+from harness.data.sources import DataInfo, Progress, open_data
+from harness.errors import ConfigError, StorageError, StudyError
+from harness.execution.ledger import Price
+from harness.key import canonical, network_identity
+from harness.space import Choice, Same, Space, Span, Vary
+from harness.storage.reader import Stored, read_studies
+from harness.storage.tables import database_file
+from harness.strategies.proposers import proposer
+from harness.study import Study, differences
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A study that can be run: resolved as stored where it is in the database already."""
+
+    study: Study
+    stored: Stored | None
+    space: Space
+    info: DataInfo
+    sources: dict[str, str]
+    """Hashes of the user's modules."""
+    price: Price
+    notes: tuple[str, ...]
+    """What differs from when the study was begun."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The definition as its author wrote it, with what is `auto` left open and the budget of today."""
+        if self.stored is None:
+            return self.study.to_json()
+        plain = self.study.to_json()
+        budget = {name: plain[name] for name in ("question", "strategy")}
+        return Study.from_json(self.stored.attributes["asked"]).to_json() | budget
+
+
+def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), decoding: Progress | None = None) -> Checked:
+    """The study with all that a run or a plan has to know of it; raises a HarnessError for whatever the user has to mend."""
+    add_paths(list(code))
+    stored = find(storage, study.name)
+    if stored is not None:
+        study = continued(study, stored)
+    pictures = pictures_of(study)
+    space = study.open_space()
+    proposer(study, space, rows=0)  # raises where the strategy does not fit the space
+    sources = user_sources(study)
+    _, info = open_data(pictures, data, decoding)
+    notes = () if stored is None else differing(stored, info, sources)
+    price = pricing(info.shape)
+    if sources:
+        rehearse(space, price)
+    assert_trainable(study, space, price)
+    return Checked(study, stored, space, info, sources, price, notes)
+
+
+def find(storage: str, name: str) -> Stored | None:
+    """The study of this name, if the database is there and has it."""
+    file = database_file(storage)
+    if file is not None and not file.exists():
+        return None
+    return next((stored for stored in read_studies(storage) if stored.name == name), None)
+
+
+def continued(study: Study, stored: Stored) -> Study:
+    """The stored study, resolved as it was, with the wording and the budget of the new one; raises where more changed."""
+    old, new = Study.from_json(stored.attributes["asked"]).to_json(), study.to_json()
+    budget = {"question": new["question"], "strategy": old["strategy"] | {"trials": new["strategy"].get("trials")}}
+    same_kind = old["strategy"]["kind"] == new["strategy"]["kind"] and "trials" in new["strategy"]
+    accepted = old | (budget if same_kind else {"question": new["question"]})
+    if changes := differences(accepted, new):
+        shown_changes = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+        raise StudyError(
+            f"study {study.name!r} is in the database with another definition ({shown_changes}): give the new one a name of"
+            f" its own, or go on with the stored one by `harness resume {study.name}`"
+        )
+    definition = dict(stored.attributes["definition"])
+    return Study.from_json(definition | {name: accepted[name] for name in ("question", "strategy")})
+
+
+def user_sources(study: Study) -> dict[str, str]:
+    """Source hashes of the user's modules in the space; raises CodeError for one that cannot be found."""
+    targets: set[str] = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, Custom):
+            targets.add(node.target)
+        elif isinstance(node, Vary):
+            target = node.fields.get("target")
+            targets.update(target.options if isinstance(target, Choice) else [target] if isinstance(target, str) else [])
+            visit(list(node.fields.values()))
+        elif isinstance(node, Same):
+            visit(node.of)
+        elif isinstance(node, Choice):
+            visit(list(node.options))
+        elif isinstance(node, Config | tuple | list):
+            for item in node:
+                visit(item)
+        elif hasattr(node, "stages"):
+            visit(node.stages)
+
+    visit(study.space)
+    if study.trial is not None:
+        targets.add(study.trial)
+    return {target: source_hash(target) for target in sorted(targets)}
+
+
+def pictures_of(study: Study) -> Training:
+    """Which pictures the study is about: one set, of which no choice may be made."""
+
+    def recipes(node: Any) -> list[Any]:
+        if isinstance(node, Same):
+            return recipes(node.of)
+        return [recipe for option in node.options for recipe in recipes(option)] if isinstance(node, Choice) else [node]
+
+    found = []
+    for recipe in recipes(study.training):
+        fields = recipe.fields if isinstance(recipe, Vary) else recipe.model_dump()
+        found.append({name: fields[name] for name in ("dataset", "limit", "image_size")})
+    choices = (Choice, Same, Span)
+    if any(other != found[0] for other in found) or any(isinstance(value, choices) for value in found[0].values()):
+        raise StudyError("Study.training: dataset, limit and image_size are one for a whole study; make a study for each")
+    return Training(**found[0])
+
+
+def rehearse(space: Space, price: Price) -> None:
+    """Builds every option once on the meta device, so that a module of the user's that does not fit is known at once."""
+    forced = [
+        space.conditions[name] | {name: value}
+        for name, domain in space.parameters.items()
+        for value in ((domain.low, domain.high) if isinstance(domain, Span) else domain)
+    ]
+    for context in [{}, *forced]:
+        for attempt in range(20):
+            with contextlib.suppress(ConfigError):
+                price(space.config(space.draw(random.Random(attempt), context)))
+                break
+
+
+def assert_trainable(study: Study, space: Space, price: Price, draws: int = 2_000) -> None:
+    """Raises StudyError where no config drawn is a network within the constraints."""
+    if not study.constraints:
+        return
+    for attempt in range(draws):
+        with contextlib.suppress(ConfigError):
+            cost = price(space.config(space.draw(random.Random(attempt))))._asdict()
+            if all(constraint.holds(cost) for constraint in study.constraints):
+                return
+    bounds = " and ".join(map(str, study.constraints))
+    raise StudyError(f"study {study.name!r} has nothing to train: none of {draws:,} configs drawn has {bounds}")
+
+
+def differing(stored: Stored, info: DataInfo, sources: dict[str, str]) -> tuple[str, ...]:
+    """Notes on what differs from when the study was begun; raises StudyError when its data do."""
+    known = DataInfo.from_json(stored.attributes["data"])
+    if known.fingerprint != info.fingerprint:
+        raise StudyError(
+            f"study {stored.name!r} was begun on other pictures ({known.train} of {known.dataset}, fingerprint"
+            f" {known.fingerprint}; now {info.train}, {info.fingerprint}): name the old folder by --data, or the study anew"
+        )
+    changed = [target for target, source in sources.items() if stored.attributes["sources"].get(target) != source]
+    return tuple(
+        f"the source of {target} has changed since the study was begun: new trials use it as it is now" for target in changed
+    )
+
+
+def pricing(shape: Shape) -> Price:
+    """The exact cost of a config, remembered by what the network is."""
+    known: dict[str, Cost] = {}
+
+    def price(config: Config) -> Cost:
+        name = canonical(network_identity(config.network))
+        if name not in known:
+            known[name] = network_cost(config.network, shape, _counted)
+        return known[name]
+
+    return price
+
+
+def _counted(slot: Custom, channels: int, height: int, width: int) -> Cost:
+    """A module of the user's, which has no closed form: counted, with torch, where there is one."""
+    from harness.measure.complexity import count_custom
+
+    return count_custom(slot, channels, height, width)
+
+
+def assert_writable(folder: Path) -> None:
+    """Raises StorageError where checkpoints could not be written, which no trial is to find out."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise StorageError(f"--runs {folder}: {there} cannot be written; mend it, or name another place")
