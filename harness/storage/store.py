@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from harness.config import Scalar
 from harness.errors import StorageError
@@ -30,6 +31,19 @@ T = TypeVar("T")
 FINISHED = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
 
+def _open(url: str, tries: int = 20) -> RDBStorage:
+    """Optuna's storage, its tables made; of several drivers that make them at one instant, all but one try again."""
+    for left in reversed(range(tries)):
+        try:
+            return RDBStorage(url, engine_kwargs=engine_options(url))
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            another_makes_them = isinstance(error, IntegrityError) or "already exists" in str(error)
+            if not (left and another_makes_them):
+                raise
+            time.sleep(0.1)
+    raise AssertionError("unreachable")
+
+
 class Store:
     """One database, opened for writing; one driver writes, everybody may read.
 
@@ -43,7 +57,7 @@ class Store:
         if file is not None and not file.parent.is_dir():
             raise StorageError(f"--storage {shown(url)}: there is no folder {file.parent}; make it, or name another place")
         with readable(url):
-            self._optuna = RDBStorage(url, engine_kwargs=engine_options(url))
+            self._optuna = _open(url)
             self.engine = self._optuna.engine
             tune(self.engine)
 
