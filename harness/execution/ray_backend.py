@@ -43,6 +43,8 @@ from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
 LOOK_EVERY = 3.0
 """Seconds between looks at whether Ray is there."""
+ROUND = 2_000
+"""Trials after which Tune is started anew: it keeps some 40 kB of each for ever."""
 MOMENT = 0.5
 """Seconds of epochs that travel in one message: a message takes Tune a few milliseconds."""
 
@@ -82,6 +84,8 @@ class LedgerSearcher(Unpickled, Searcher):
         super().__init__(metric="epoch", mode="max")
         self._ledger, self._own_ray, self._looked = ledger, own_ray, 0.0
         self.numbers: dict[str, int] = {}
+        self.given = 0
+        """Trials handed out in this round."""
         self.error: Exception | None = None
 
     @contextlib.contextmanager
@@ -102,7 +106,8 @@ class LedgerSearcher(Unpickled, Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         assignment = None
         with self._guarded():
-            assignment = self._ledger.next()
+            assignment = self._ledger.next() if self.given < ROUND else None
+        self.given += assignment is not None
         if assignment is not None:
             self.numbers[trial_id] = assignment.number
             return {"assignment": asdict(assignment)}
@@ -296,6 +301,11 @@ class RayBackend:
 
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.concurrency)
+        while self._round(ledger) >= ROUND and not ledger.done:
+            pass
+
+    def _round(self, ledger: Ledger) -> int:
+        """Runs Tune until the ledger has no more or a round is full; returns how many trials were handed out."""
         searcher = LedgerSearcher(ledger, own_ray=self._resources.address is None)
         share = {"cpu": self._resources.cpus_per_trial, "gpu": self._gpus}
         tuner = tune.Tuner(
@@ -320,6 +330,7 @@ class RayBackend:
             ledger.leave(number)
         if searcher.error is not None:
             raise searcher.error
+        return 0 if ledger.stopping else searcher.given
 
     def close(self) -> None:
         ray.shutdown()

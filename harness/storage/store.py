@@ -59,6 +59,7 @@ class Store:
         with readable(url):
             self._optuna = _open(url)
             self.engine = self._optuna.engine
+            self._ids: dict[tuple[int, int], int] = {}
             tune(self.engine)
 
     def __enter__(self) -> Self:
@@ -136,18 +137,16 @@ class Store:
             if written is not None:
                 return written
             with self.engine.begin() as connection:
-                following = select(func.coalesce(func.max(one.c.number) + 1, 0)).where(one.c.study_id == study_id)
-                row = {
-                    "study_id": study_id,
-                    "state": "RUNNING",
-                    "number": following.scalar_subquery(),
-                    "datetime_start": began,
-                }
+                newest = select(one.c.number).where(one.c.study_id == study_id).order_by(one.c.trial_id.desc()).limit(1)
+                following = func.coalesce(newest.scalar_subquery() + 1, 0)
+                row = {"study_id": study_id, "state": "RUNNING", "number": following, "datetime_start": began}
                 trial_id: int = connection.execute(insert(one).values(row)).inserted_primary_key[0]  # type: ignore[index]
                 if chosen:
                     connection.execute(insert(tables.trial_params), [{"trial_id": trial_id, **choice} for choice in chosen])
                 self._write_attributes(connection, trial_id, attributes)
-                return int(connection.execute(select(one.c.number).where(one.c.trial_id == trial_id)).scalar_one())
+                number = int(connection.execute(select(one.c.number).where(one.c.trial_id == trial_id)).scalar_one())
+            self._ids[study_id, number] = trial_id
+            return number
 
         return self._patiently(write)
 
@@ -202,7 +201,7 @@ class Store:
 
         def write(again: bool) -> None:
             with self.engine.begin() as connection:
-                if again and self._row(connection, study_id, number).state == FINISHED[state]:
+                if again and self._state(connection, study_id, number) == FINISHED[state]:
                     return
                 trial_id = self._claim(connection, study_id, number, **ended)
                 self._write_curve(connection, trial_id, curve)
@@ -210,23 +209,31 @@ class Store:
                 self._write_values(connection, trial_id, values)
 
         self._patiently(write)
+        self._ids.pop((study_id, number), None)
 
-    def _row(self, connection: Connection, study_id: int, number: int) -> Any:
+    def _trial_id(self, connection: Connection, study_id: int, number: int) -> int:
+        """The id of a row by its number, which no index knows: looked for once."""
+        if (study_id, number) not in self._ids:
+            one = tables.trials.c
+            query = select(one.trial_id).where(one.study_id == study_id, one.number == number)
+            self._ids[study_id, number] = int(connection.execute(query).scalar_one())
+        return self._ids[study_id, number]
+
+    def _state(self, connection: Connection, study_id: int, number: int) -> str:
         one = tables.trials.c
-        query = select(one.trial_id, one.state).where(one.study_id == study_id, one.number == number)
-        return connection.execute(query).one()
+        trial_id = self._trial_id(connection, study_id, number)
+        return str(connection.execute(select(one.state).where(one.trial_id == trial_id)).scalar_one())
 
     def _claim(self, connection: Connection, study_id: int, number: int, **change: Any) -> int:
         """Changes a row that may still be written, in one statement that locks it; a finished row is frozen."""
-        one = tables.trials.c
-        running = (one.study_id == study_id, one.number == number, one.state == "RUNNING")
-        claimed = connection.execute(update(tables.trials).where(*running).values(change)).rowcount
-        row = self._row(connection, study_id, number)
-        if claimed != 1:
+        one, trial_id = tables.trials.c, self._trial_id(connection, study_id, number)
+        running = update(tables.trials).where(one.trial_id == trial_id, one.state == "RUNNING")
+        if connection.execute(running.values(change)).rowcount != 1:
+            state = self._state(connection, study_id, number)
             raise StorageError(
-                f"trial {number} is {row.state} already and cannot be changed: does another driver run this study?"
+                f"trial {number} is {state} already and cannot be changed: does another driver run this study?"
             )
-        return int(row.trial_id)
+        return trial_id
 
     def _write_values(self, connection: Connection, trial_id: int, values: Sequence[float]) -> None:
         rows = [

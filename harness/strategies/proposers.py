@@ -6,8 +6,8 @@ search only parameters that every trial has; a row keeps the active ones as its 
 """
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import optuna
@@ -57,8 +57,9 @@ def proposer(study: Study, space: Space, rows: int) -> Proposer:
         return Draws(study.seeds[0], space)
     seed = study.seeds[0] * 1_000_003 + rows
     if isinstance(strategy, Evolution):
-        return Shadow(study, space, NSGAIISampler(population_size=strategy.population, seed=seed), seed)
-    return Shadow(study, space, TPESampler(multivariate=True, n_startup_trials=10, seed=seed), seed)
+        size = strategy.population
+        return Shadow(study, space, lambda seed: NSGAIISampler(population_size=size, seed=seed), seed, best=size)
+    return Shadow(study, space, lambda seed: TPESampler(multivariate=True, seed=seed), seed, best=500, recent=500)
 
 
 class Cells:
@@ -112,60 +113,85 @@ class Draws:
         """Random draws do not look at results."""
 
 
+GENERATION = "NSGAIISampler:generation"
+"""Where Optuna's NSGA-II notes a trial's generation; without it the sampler does not look at the trial."""
+
+
 @dataclass
 class Shadow:
-    """An Optuna sampler over a study in memory; when it keeps repeating itself, random draws take its place."""
+    """An Optuna sampler over a study in memory; when it keeps repeating itself, random draws take its place.
+
+    A sampler's time grows with the trials it is shown, so the shadow is made anew from the best (and, for `recent`, the
+    newest) of them every so often, and when a study goes on: a long study proposes as fast as a short one.
+    """
 
     study: Study
     space: Space
-    sampler: BaseSampler
+    sampler: Callable[[int], BaseSampler]
+    """Makes the sampler from a seed."""
     seed: int
+    best: int
+    recent: int = 0
+    every: int = 300
+    """Results after which the shadow is made anew."""
     patience: int = 50
     """Refused proposals in a row after which random draws are tried."""
-    _refused: int = 0
-    _open: dict[int, optuna.trial.Trial] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = [objective.direction for objective in self.study.objectives]
-        self._optuna = optuna.create_study(directions=directions, sampler=self.sampler)
         self._distributions = distributions(self.space)
         self._draws = Draws(self.seed, self.space)
+        self._past: list[tuple[Params, tuple[float, ...]]] = []
+        self._open: dict[int, tuple[optuna.Study, optuna.trial.Trial]] = {}
+        self._optuna: optuna.Study | None = None
+        self._refused = self._asked = self._results = 0
 
     def propose(self) -> Proposal | None:
         if self._refused >= self.patience:
             drawn = self._draws.propose()
             return drawn and Proposal(drawn.params, self.study.seeds[0], {"params": self._complete(drawn.params)})
+        if self._optuna is None or self._results >= self.every:
+            self._optuna = self._renewed()
         trial = self._optuna.ask(self._distributions)
-        self._open[trial.number] = trial
-        system = self._optuna.get_trials(deepcopy=False)[trial.number].system_attrs
-        memory = {
-            "params": dict(trial.params),
-            "system": {key: value for key, value in system.items() if "generation" in key},
-        }
-        return Proposal(self.space.active(trial.params), self.study.seeds[0], memory, trial.number)
+        self._asked += 1
+        self._open[self._asked] = (self._optuna, trial)
+        return Proposal(self.space.active(trial.params), self.study.seeds[0], {"params": dict(trial.params)}, self._asked)
 
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         self._refused = 0 if values is not None else self._refused + 1
-        trial = self._open.pop(proposal.token, None)
-        if trial is None:
-            if values is not None and proposal.memory is not None:
-                self.remember(proposal.memory, values)
+        asked, trial = self._open.pop(proposal.token, (None, None))
+        if values is not None and proposal.memory is not None:
+            self._past.append((proposal.memory["params"], tuple(values)))
+            self._results += 1
+        if asked is not self._optuna or trial is None or asked is None:
+            if values is not None and self._optuna is not None and proposal.memory is not None:
+                self._optuna.add_trial(self._trial(proposal.memory["params"], values))
         elif values is None:
-            self._optuna.tell(trial, state=TrialState.FAIL)
+            asked.tell(trial, state=TrialState.FAIL)
         else:
-            self._optuna.tell(trial, list(values))
+            asked.tell(trial, list(values))
 
     def remember(self, memory: dict[str, Any], values: Sequence[float]) -> None:
-        known = set(memory.get("params", {}))
-        if known == set(self._distributions):
-            past = create_trial(
-                params=memory["params"],
-                distributions=self._distributions,
-                values=list(values),
-                system_attrs=memory.get("system", {}),
-            )
-            self._optuna.add_trial(past)
+        if set(memory.get("params", {})) == set(self._distributions):
+            self._past.append((memory["params"], tuple(values)))
+
+    def _renewed(self) -> optuna.Study:
+        """A new shadow of the trials that matter."""
+        kept = fittest(
+            [[o.sign * v for o, v in zip(self.study.objectives, values, strict=True)] for _, values in self._past]
+        )
+        newest = range(max(len(self._past) - self.recent, 0), len(self._past)) if self.recent else ()
+        self._past = [self._past[index] for index in sorted({*kept[: self.best], *newest})]
+        self._results = 0
+        directions = [objective.direction for objective in self.study.objectives]
+        study = optuna.create_study(directions=directions, sampler=self.sampler(self.seed + self._asked))
+        study.add_trials([self._trial(params, values) for params, values in self._past])
+        return study
+
+    def _trial(self, params: Params, values: Sequence[float]) -> optuna.trial.FrozenTrial:
+        return create_trial(
+            params=params, distributions=self._distributions, values=list(values), system_attrs={GENERATION: 0}
+        )
 
     def _complete(self, params: Params) -> dict[str, Scalar]:
         """A draw with values for the inactive parameters too."""
@@ -174,6 +200,28 @@ class Shadow:
             name: params[name] if name in params else domain.draw(rng) if isinstance(domain, Span) else rng.choice(domain)
             for name, domain in self.space.parameters.items()
         }
+
+
+def fittest(points: list[list[float]]) -> list[int]:
+    """Places of points (smaller is better) as NSGA-II orders them: by front, within a front the lonely ones first
+    (Deb et al. 2002, crowding distance)."""
+    if not points:
+        return []
+    import moocore
+    import numpy as np
+
+    values = np.asarray(points, float)
+    ranks = np.asarray(moocore.pareto_rank(values))
+    crowding = np.zeros(len(values))
+    for rank in np.unique(ranks):
+        front = np.flatnonzero(ranks == rank)
+        for column in values[front].T:
+            order = np.argsort(column, kind="stable")
+            width = column[order[-1]] - column[order[0]]
+            gaps = (column[order[2:]] - column[order[:-2]]) / width if width > 0 else 0.0
+            crowding[front[order[1:-1]]] += gaps
+            crowding[front[order[[0, -1]]]] = np.inf
+    return [int(place) for place in np.lexsort((-crowding, ranks))]
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
