@@ -109,7 +109,7 @@ def test_killed_on_ray(make_lab: MakeLab, name: str) -> None:
     rng, caused = random.Random(name), 0
     plans = [f"{step}:{when}:{rng.choice((1, 2, 3))}" for step in ("begin", "progress", "finish") for when in WHEN]
     for plan in plans:
-        driver = lab.on_ray(SABOTAGE=plan, FAKE_PAUSE=0.02)
+        driver = lab.on_ray(SABOTAGE=plan, FAKE_PAUSE=0.3 if "progress" in plan else 0.02)  # fast epochs travel together
         assert driver.wait() == -signal.SIGKILL, driver.printed
         caused += 1
     for _ in range(8):  # while Ray starts, runs, or ends
