@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,14 @@ def run(config, seed):
 # -- what runs in a process of its own --------------------------------------------------------------------------------
 
 
-def ours(backend: str, trials: int, folder: Path, profiled: bool) -> dict[str, Any]:
+def ours(backend: str, strategy: str, trials: int, folder: Path, profiled: bool) -> dict[str, Any]:
     """A study of empty trials by the public API; marks are taken when rows are finished."""
     from harness.config import ExpAtt, ResNet, Training
     from harness.execution.backend import Resources
     from harness.execution.ledger import Ledger, Running, Watcher
     from harness.run import Options, run_study
     from harness.space import choose, span, vary
-    from harness.study import Evolution, Study
+    from harness.study import Evolution, Random, Study
     from harness.trial import Outcome
 
     (folder / "empty_loop.py").write_text(LOOP)
@@ -58,7 +59,7 @@ def ours(backend: str, trials: int, folder: Path, profiled: bool) -> dict[str, A
         name="empty",
         space=vary(ResNet, depth=8, width=choose(0.5, 1.0), stages=(None, slot, slot)),
         training=vary(Training, epochs=EPOCHS, lr=span(0.01, 0.5, log=True)),
-        strategy=Evolution(trials=trials),
+        strategy=Evolution(trials=trials) if strategy == "evolution" else Random(trials=trials),
         trial="empty_loop:run",
     )
     marks: list[float] = []
@@ -154,18 +155,12 @@ def resident() -> int:
 # -- the comparison ---------------------------------------------------------------------------------------------------
 
 
-def measured(stack: str, trials: int, *, profiled: bool = False) -> dict[str, Any]:
+def measured(stack: str, trials: int, strategy: str = "evolution") -> dict[str, Any]:
     """Runs one stack in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="hb-") as folder:
         words = [sys.executable, __file__, "--stack", stack, "--trials", str(trials), "--folder", folder]
-        done = subprocess.run(
-            words + ["--profile"] * profiled,
-            stdout=subprocess.PIPE,
-            stderr=None if profiled else subprocess.PIPE,
-            text=True,
-            check=False,
-            env=os.environ | {"TMPDIR": folder},
-        )
+        words += ["--strategy", strategy]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"TMPDIR": folder})
         if done.returncode:
             sys.exit(f"{stack}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -177,8 +172,8 @@ def slope(marks: list[float]) -> float:
     return 1000 * (marks[-1] - marks[0]) / (len(marks) - 1)
 
 
-def long_study(stack: str, trials: int) -> dict[str, Any]:
-    found = measured(stack, trials)
+def long_study(stack: str, trials: int, strategy: str) -> dict[str, Any]:
+    found = measured(stack, trials, strategy)
     marks = found["marks"][WARM:]
     tenth = len(marks) // 10
     first, last = slope(marks[: tenth + 1]), slope(marks[-tenth - 1 :])
@@ -217,9 +212,9 @@ def compare(rounds: int, trials: int, obvious_trials: int, lengths: list[int], o
     found["median_ms"] = {stack: round(statistics.median(each), 2) for stack, each in costs.items()}
     found["long"] = {}
     for length in lengths:
-        for stack in STACKS[:2]:
-            found["long"][f"{stack}, {length:,} trials"] = long = long_study(stack, length)
-            print(f"{stack}, {length:,} trials: {long}", flush=True)
+        for stack, strategy in product(STACKS[:2], ("random", "evolution")):
+            found["long"][f"{stack}, {strategy}, {length:,} trials"] = long = long_study(stack, length, strategy)
+            print(f"{stack}, {strategy}, {length:,} trials: {long}", flush=True)
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
@@ -251,6 +246,7 @@ def main() -> None:
     parser.add_argument("--long", type=int, nargs="*", default=[2000, 10_000])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "machinery.json")
     parser.add_argument("--stack", choices=STACKS, help="run this one alone, here, and print its marks")
+    parser.add_argument("--strategy", choices=("random", "evolution"), default="evolution", help="of ours, with --stack")
     parser.add_argument("--folder", type=Path, help="where, with --stack")
     parser.add_argument("--profile", action="store_true", help="with --stack: print what the driver's time goes to")
     given = parser.parse_args()
@@ -262,7 +258,8 @@ def main() -> None:
         if given.stack == STACKS[2]:
             found = obvious(given.trials, folder)
         else:
-            found = ours("ray" if given.stack == STACKS[0] else "local", given.trials, folder, given.profile)
+            backend = "ray" if given.stack == STACKS[0] else "local"
+            found = ours(backend, given.strategy, given.trials, folder, given.profile)
     print(json.dumps(found))
 
 
