@@ -187,15 +187,26 @@ def put_back(before: dict[int, Any]) -> None:
 
 
 GUARD = """
-import glob, os, shutil, signal, subprocess, sys, time
+import glob, os, shutil, signal, sys, time
+folder, spared = sys.argv[1], {os.getpid(), os.getppid()}
 sys.stdin.read()  # returns when the driver is gone, however it went
-def left():
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
+def uses(process):  # by its command line, or by a file it has open: Ray's agents and workers rename themselves
+    try:
+        if folder.encode() in open(process + "/cmdline", "rb").read():
+            return True
+    except OSError:
+        pass
+    for link in glob.glob(process + "/fd/*"):
         try:
-            if sys.argv[1].encode() in open(path, "rb").read() and int(path.split("/")[2]) != os.getpid():
-                yield int(path.split("/")[2])
+            if os.readlink(link).startswith(folder):
+                return True
         except OSError:
             pass
+    return False
+def left():
+    for process in glob.glob("/proc/[0-9]*"):
+        if int(process[6:]) not in spared and uses(process):
+            yield int(process[6:])
 for number in (signal.SIGTERM, signal.SIGKILL):
     for pid in left():
         try:
@@ -205,7 +216,7 @@ for number in (signal.SIGTERM, signal.SIGKILL):
     end = time.monotonic() + 3
     while time.monotonic() < end and any(True for _ in left()):
         time.sleep(0.05)
-shutil.rmtree(sys.argv[1], ignore_errors=True)
+shutil.rmtree(folder, ignore_errors=True)
 """
 
 
