@@ -85,8 +85,8 @@ class Store:
                 study = create_study(storage=self._optuna, study_name=name, directions=directions)
             except DuplicatedStudyError:
                 study = load_study(storage=self._optuna, study_name=name)
-                ours = "definition" in study.user_attrs
-                empty = not study.user_attrs and not study.get_trials(deepcopy=False)
+                empty = not study.get_trials(deepcopy=False) and not study.user_attrs
+                ours = "definition" in study.user_attrs  # read last: a quicker driver writes it before its first trial
                 same = [direction.name.lower() for direction in study.directions] == directions
                 if not (ours or (empty and same)):  # what is empty is our own, cut short while it was made
                     raise StorageError(
