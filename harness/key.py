@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.code import source_hash
-from harness.config import Attention, Config, Custom, Network, Neutral, Part, Training
+from harness.config import Attention, Config, Network, Neutral, Part, Training
 
 ENGINE = 1
 """Revision of the numerics of training; raised when the same trial gives other numbers than before."""
@@ -38,11 +38,7 @@ def network_identity(network: Network, source: Callable[[str], str] | None = Non
     return {
         "kind": network.kind,
         "version": network.version,
-        "bottleneck": network.bottleneck,
-        "blocks": network.blocks,
-        "widths": network.widths,
-        "small_stem": network.small_stem,
-        "shortcut": "projection" if network.imagenet else "padding",
+        **network.structure(),
         "stages": [attention_identity(slot, network.slot_channels(stage), source) for stage, slot in slots],
     }
 
@@ -53,8 +49,8 @@ def attention_identity(
     if slot is None:
         return None
     found = {"kind": slot.model_dump()["kind"], "version": slot.version, **slot.effective(channels)}
-    if isinstance(slot, Custom) and source is not None:
-        found["source"] = source(slot.target)
+    if slot.targets and source is not None:
+        found["source"] = source(slot.targets[0])
     return found
 
 

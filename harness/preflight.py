@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.code import add_paths, source_hash
-from harness.config import Config, Custom, Training
+from harness.config import Config, Custom, Part, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.sources import DataInfo, Progress, open_data
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
 from harness.key import canonical, network_identity
+from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies
 from harness.storage.tables import database_file
@@ -93,21 +94,22 @@ def user_sources(study: Study) -> dict[str, str]:
     targets: set[str] = set()
 
     def visit(node: Any) -> None:
-        if isinstance(node, Custom):
-            targets.add(node.target)
-        elif isinstance(node, Vary):
-            target = node.fields.get("target")
-            targets.update(target.options if isinstance(target, Choice) else [target] if isinstance(target, str) else [])
+        if isinstance(node, Vary):
+            for field in node.part.code:
+                named = node.fields.get(field)
+                options: Any = named.options if isinstance(named, Choice) else [named]
+                targets.update(option for option in options if is_target(option))
             visit(list(node.fields.values()))
         elif isinstance(node, Same):
             visit(node.of)
         elif isinstance(node, Choice):
             visit(list(node.options))
-        elif isinstance(node, Config | tuple | list):
+        elif isinstance(node, tuple | list):
             for item in node:
                 visit(item)
-        elif hasattr(node, "stages"):
-            visit(node.stages)
+        elif isinstance(node, Part):
+            targets.update(node.targets)
+            visit([getattr(node, name) for name in type(node).model_fields])
 
     visit(study.space)
     if study.trial is not None:

@@ -89,12 +89,12 @@ REFUSALS = {
     "stages is None": (lambda: ResNet(stages=None), "ResNet.stages = None: give a tuple with one slot per stage"),
     "a class for a part": (
         lambda: ResNet(stages=(None, ExpAtt, None)),
-        "ResNet.stages.2 = <class 'harness.config.ExpAtt'>: give SqueezeExcite(...) or ECA(...) or CBAM(...) or ExpAtt(...)",
+        "ResNet.stages.2 = <class 'harness.parts.expatt.ExpAtt'>: give SqueezeExcite(...) or ECA(...) or CBAM(...) or ExpAtt(...)",
     ),
     "a name for a part": (lambda: ResNet(stages=(None, None, "se")), "ResNet.stages.3 = 'se': give SqueezeExcite(...) or"),
     "stem": (
         lambda: ResNet(stem="imagenet"),
-        "ResNet.stem = 'imagenet': depth 20 is a CIFAR depth; use 18, 34, 50, 101 or 152",
+        "ResNet.stem = 'imagenet': depth 20 is a CIFAR depth; use 18, 34, 38, 50, 101, 152",
     ),
     "even ECA": (
         lambda: ResNet(stages=(ECA(size=4), None, None)),

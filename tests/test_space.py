@@ -418,7 +418,10 @@ GRAMMAR = {
     "none twice": (lambda: choose(None, "none"), "2 options are called 'none'; rename or drop one"),
     "two spans": (lambda: choose(span(1, 2), span(3, 4)), "2 options are called 'choice'; rename or drop one"),
     "not a number": (lambda: choose(1.0, float("nan")), "choose: nan is no option"),
-    "a class": (lambda: choose(None, ExpAtt), "choose: <class 'harness.config.ExpAtt'> is no option; write ExpAtt(...)"),
+    "a class": (
+        lambda: choose(None, ExpAtt),
+        "choose: <class 'harness.parts.expatt.ExpAtt'> is no option; write ExpAtt(...)",
+    ),
     "a thing": (lambda: choose({"a": 1}), "choose: {'a': 1} is no option; use numbers, names, parts or tuples of slots"),
     "span upside down": (lambda: span(8, 1), "span(8, 1): the first end is the smaller one; a single value needs no span"),
     "span of one": (lambda: span(1, 1), "a single value needs no span"),

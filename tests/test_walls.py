@@ -16,7 +16,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-READERS = ("analysis", "code", "config", "cost", "errors", "key", "provenance", "record", "report", "results", "space")
+READERS = (
+    "analysis",
+    "code",
+    "config",
+    "cost",
+    "errors",
+    "key",
+    "parts",
+    "provenance",
+    "record",
+    "report",
+    "results",
+    "space",
+)
 READERS += ("storage", "study")
 """Listing, planning, resuming and reporting start in well under a second: neither torch nor ray."""
 PORTABLE = ("data", "measure", "networks", "training", "trial")

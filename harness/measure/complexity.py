@@ -21,7 +21,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness.config import Custom, Network, name_of
 from harness.cost import Cost, Shape
 from harness.errors import CodeError, HarnessError, one_line
-from harness.networks.attention.expatt import DistanceMap
 from harness.networks.custom import rehearse
 
 T = TypeVar("T")
@@ -177,7 +176,7 @@ def _hooks(originals: dict[int, nn.Module]) -> dict[type[nn.Module], Hook]:
     hooks: dict[type[nn.Module], Hook] = dict.fromkeys(ops.MODULES_MAPPING, ops.empty_flops_counter_hook)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Linear):
         hooks[kind] = _without_bias(ops.MODULES_MAPPING[kind])
-    hooks[DistanceMap] = _distance_map
+    hooks |= {type(module): _products for module in originals.values() if hasattr(module, "products")}
     ours = ("torch", "timm", "harness")
     users = {type(module) for module in originals.values() if type(module).__module__.partition(".")[0] not in ours}
     return hooks | dict.fromkeys(users, foreign)
@@ -192,8 +191,7 @@ def _without_bias(hook: Hook) -> Hook:
     return counted
 
 
-def _distance_map(module: Any, inputs: Any, output: Tensor) -> None:
-    """Each value is a sum over all positions, or over those of its column and then those of its row."""
+def _products(module: Any, inputs: Any, output: Tensor) -> None:
+    """Our own matrix products outside of layers: a module of ours without layers says how many they are."""
     height, width = output.shape[-2:]
-    reach = height + width if module.slot.factorises(height, width) else height * width
-    module.__flops__ += output.numel() * reach
+    module.__flops__ += output.shape[0] * module.products(height, width, output.shape[1])

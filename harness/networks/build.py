@@ -6,17 +6,21 @@ is in them, so that the arms of an ablation are paired. All is drawn on the CPU,
 
 import hashlib
 import math
-import re
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from harness.config import Attention, Custom, Network
+from harness.config import Attention, Custom, Network, ResNet, Site, Trunk
 from harness.cost import Cost, Shape, network_cost
-from harness.networks.attention.catalog import attention
-from harness.networks.attention.expatt import DistanceMap
+from harness.networks.attention.catalog import MADE, attention
 from harness.networks.custom import rehearse
 from harness.networks.resnet import Block, ResidualNetwork
+
+
+NETWORK_MODULES: dict[type[Trunk], Callable[[Any, Shape], nn.Module]] = {ResNet: ResidualNetwork}
+"""How each network is built from its config."""
 
 
 def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "cpu") -> nn.Module:
@@ -27,26 +31,23 @@ def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "c
     """
     network_cost(network, shape, _rehearsed)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = ResidualNetwork(network, shape)
+        model = NETWORK_MODULES[type(network)](network, shape)
     if device == "meta":
         return model
     seed = torch.Generator().seed() if seed is None else seed
     model.to_empty(device="cpu")
-    _initialise(model, seed, "")
-    for path, _ in list(model.named_modules()):
-        if place := re.fullmatch(r"stages\.(\d+)(\.\d+)?\.attention", path):
-            stage = int(place[1])
-            slot = network.stages[stage - 1]
-            assert slot is not None
-            model.set_submodule(path, seeded_attention(slot, network.slot_channels(stage), seed, path))
+    initialise(model, seed)
     return model.to(device)
 
 
-def seeded_attention(slot: Attention, channels: int, seed: int, path: str) -> nn.Module:
-    """A module that initialises itself, from random numbers named by seed and path; the caller's are left as they were."""
+def seeded_attention(slot: Attention, site: Site, seed: int, path: str) -> nn.Module:
+    """The module of a slot with the initial weights it has at this path; the caller's random numbers are left alone."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(_number(seed, path))
-        return attention(slot, channels)
+        module = attention(slot, site)
+        if _ours(module):
+            initialise(module, seed, path)
+        return module
 
 
 def _rehearsed(slot: Custom, channels: int, height: int, width: int) -> Cost:
@@ -58,26 +59,41 @@ def _number(seed: int, path: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {path}".encode()).digest()[:8])
 
 
-def _initialise(module: nn.Module, seed: int, path: str) -> None:
-    """Our own layers by our own rules; attention that stands behind convolutions is left to its constructor."""
-    for name, child in module.named_children():
-        if name != "attention":
-            _initialise(child, seed, f"{path}.{name}".lstrip("."))
-    if isinstance(module, (nn.BatchNorm2d, DistanceMap)):
+def initialise(module: nn.Module, seed: int, path: str = "") -> None:
+    """Our own layers by our own rules; a module that is not ours is left to its constructor, and made again."""
+    for name, child in list(module.named_children()):
+        below = f"{path}.{name}".lstrip(".")
+        if child in MADE and not _ours(child):
+            setattr(module, name, seeded_attention(*MADE[child], seed, below))
+        else:
+            initialise(child, seed, below)
+    if isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()
     elif isinstance(module, nn.Conv2d):
         # The filters that a convolution keeps beside attention are the first of those it would have had.
-        stream = torch.Generator().manual_seed(_number(seed, path.removesuffix(".kept")))
-        _he_normal(module.weight, stream)
+        _he_normal(module.weight, _stream(seed, path.removesuffix(".kept")))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
-        stream = torch.Generator().manual_seed(_number(seed, path))
-        bound = module.in_features**-0.5  # PyTorch's own rule for linear layers
+        stream, bound = _stream(seed, path), module.in_features**-0.5  # PyTorch's own rule for linear layers
         for parameter in (module.weight, module.bias):
             nn.init.uniform_(parameter, -bound, bound, generator=stream)
-    elif isinstance(module, Block):
-        nn.init.zeros_(module.last_norm.weight)  # every block starts as its shortcut (Goyal et al., arXiv 1706.02677)
+    elif callable(reset := getattr(module, "reset_parameters", None)):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_number(seed, path))
+            reset()
     elif any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
         raise TypeError(f"{path}: no rule initialises {type(module).__name__}")
+    if isinstance(module, Block):
+        nn.init.zeros_(module.last_norm.weight)  # every block starts as its shortcut (Goyal et al., arXiv 1706.02677)
+
+
+def _ours(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("harness.networks.")
+
+
+def _stream(seed: int, path: str) -> torch.Generator:
+    return torch.Generator().manual_seed(_number(seed, path))
 
 
 @torch.no_grad()

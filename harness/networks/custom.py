@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from harness.code import load
-from harness.config import Custom
+from harness.config import Custom, Site
 from harness.errors import CodeError, hint, one_line
 
 
-def custom(slot: Custom, channels: int) -> nn.Module:
+def custom(slot: Custom, site: Site) -> nn.Module:
     """`cls(channels, **knobs)` on torch's default device, or on the CPU when its constructor cannot run there."""
-    cls = module_class(slot, channels)
+    channels, cls = site.channels, module_class(slot, site.channels)
     try:
         return cls(channels, **slot.knobs)
     except (Exception, SystemExit) as error:
         if torch.get_default_device().type == "cpu":
             raise CodeError(f"{slot.target}: {_call(slot, channels)} raised {one_line(error)}") from error
     with torch.device("cpu"):
-        return custom(slot, channels)
+        return custom(slot, site)
 
 
 def module_class(slot: Custom, channels: int) -> type[nn.Module]:
@@ -70,7 +70,7 @@ def _rehearsed(target: str, knobs: str, channels: int, height: int, width: int) 
 def _tried(slot: Custom, device: str, channels: int, height: int, width: int) -> nn.Module:
     shape = (2, channels, height, width)
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        module = custom(slot, channels).eval()
+        module = custom(slot, Site(channels, channels, height, width)).eval()
         try:
             out = module(torch.zeros(shape))
         except (Exception, SystemExit) as error:

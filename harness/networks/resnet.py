@@ -8,10 +8,10 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import ExpAtt, ResNet
-from harness.cost import Shape
+from harness.config import ResNet, Site, Slot
+from harness.cost import Cost, Shape
 from harness.networks.attention.catalog import attention
-from harness.networks.attention.expatt import ExpAttConv2d
+from harness.parts.trunk import Grid
 
 
 class ResidualNetwork(nn.Module):
@@ -19,13 +19,12 @@ class ResidualNetwork(nn.Module):
 
     def __init__(self, network: ResNet, shape: Shape) -> None:
         super().__init__()
-        channels = network.widths[0]
         self.stem = stem(network, shape.channels)
         self.stages = nn.ModuleDict()
-        for stage in range(1, len(network.blocks) + 1):
-            self.stages[str(stage)] = residual_stage(network, stage, channels)
-            channels = network.outputs[stage - 1]
-        self.head = nn.Linear(channels, shape.classes)
+        grids = [grid for _, _, grid in network.pieces(shape, lambda *_: Cost(0, 0))]
+        for stage, enters in enumerate(grids[:-1], start=1):
+            self.stages[str(stage)] = residual_stage(network, stage, enters)
+        self.head = nn.Linear(grids[-1].channels, shape.classes)
 
     def features(self, x: Tensor) -> Tensor:
         """The last stage's output, (batch, outputs, height, width)."""
@@ -51,39 +50,40 @@ def stem(network: ResNet, inputs: int) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def residual_stage(network: ResNet, stage: int, inputs: int) -> nn.Sequential:
+def residual_stage(network: ResNet, stage: int, grid: Grid) -> nn.Sequential:
     """The blocks of a stage (from 1), the first with a stride of two behind stage 1, and an attention that comes last."""
     layers = nn.Sequential()
-    for block in range(network.blocks[stage - 1]):
-        layers.add_module(str(block), Block(network, stage, inputs, stride=2 if stage > 1 and block == 0 else 1))
-        inputs = network.outputs[stage - 1]
+    for number in range(network.blocks[stage - 1]):
+        block = Block(network, stage, grid, stride=2 if stage > 1 and number == 0 else 1)
+        layers.add_module(str(number), block)
+        grid = block.leaves
     slot = network.stages[stage - 1]
     if slot is not None and slot.where == "stage":
-        layers.add_module("attention", attention(slot, inputs))
+        layers.add_module("attention", attention(slot, Site(grid.channels, *grid)))
     return layers
 
 
 class Block(nn.Module):
     """A residual block: basic (two 3x3) or bottleneck (1x1, 3x3, 1x1), the stride on its first 3x3."""
 
-    def __init__(self, network: ResNet, stage: int, inputs: int, stride: int) -> None:
+    def __init__(self, network: ResNet, stage: int, grid: Grid, stride: int) -> None:
         super().__init__()
-        width, outputs, slot = network.widths[stage - 1], network.outputs[stage - 1], network.stages[stage - 1]
+        inputs, width, outputs = grid.channels, network.widths[stage - 1], network.outputs[stage - 1]
+        slot = network.stages[stage - 1]
+        site = Site(width if network.bottleneck else inputs, width, grid.height, grid.width, stride)
+        self.leaves = Grid(outputs, *site.grid)
         if network.bottleneck:
             self.branch = _branch(
-                _conv(inputs, width, 1),
-                _three(slot, width, width, stride),
-                _conv(width, outputs, 1),
-                widths=(width, width, outputs),
+                _conv(inputs, width, 1), three(slot, site), _conv(width, outputs, 1), widths=(width, width, outputs)
             )
         else:
-            self.branch = _branch(_three(slot, inputs, width, stride), _conv(width, outputs, 3), widths=(width, outputs))
+            self.branch = _branch(three(slot, site), _conv(width, outputs, 3), widths=(width, outputs))
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = _projection(inputs, outputs, stride) if network.imagenet else PaddedShortcut(outputs, stride)
         self.where = slot.where if slot is not None else None
         if slot is not None and slot.where in ("branch", "block"):
-            self.attention = attention(slot, outputs)
+            self.attention = attention(slot, Site(outputs, *self.leaves))
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -122,10 +122,11 @@ def _branch(*convolutions: nn.Module, widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _three(slot: object, inputs: int, outputs: int, stride: int) -> nn.Module:
-    if isinstance(slot, ExpAtt):
-        return ExpAttConv2d(inputs, outputs, slot, stride)
-    return _conv(inputs, outputs, 3, stride)
+def three(slot: Slot, site: Site) -> nn.Module:
+    """The 3x3 convolution of a site, or what a slot puts in its place."""
+    if slot is not None and slot.where == "conv":
+        return attention(slot, site)
+    return _conv(site.inputs, site.channels, 3, site.stride)
 
 
 def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.config import CBAM, ECA, Attention, Custom, ExpAtt, ResNet, SqueezeExcite
-from harness.cost import Cost, Shape, attention_cost, network_cost
+from harness.config import CBAM, ECA, Attention, Custom, ExpAtt, ResNet, Site, SqueezeExcite
+from harness.cost import Cost, Shape, network_cost
 from harness.measure.complexity import check, count_custom, count_dispatch, count_ptflops
-from harness.networks.attention.expatt import ExpAttConv2d
 from harness.networks.build import build, seeded_attention
 
 
@@ -60,12 +59,9 @@ SLOTS: list[Attention] = [
 SIZES = [(7, 5), (9, 12), (1, 1)]
 
 
-def make(slot: Attention, stride: int = 1) -> nn.Module:
+def make(slot: Attention, size: tuple[int, int] = (7, 5), stride: int = 1) -> nn.Module:
     """The module of a slot with the initial weights it has in a network, nothing at zero."""
-    if isinstance(slot, ExpAtt):
-        torch.manual_seed(0)
-        return ExpAttConv2d(CHANNELS, CHANNELS, slot, stride)
-    return seeded_attention(slot, CHANNELS, seed=0, path="here")
+    return seeded_attention(slot, Site(CHANNELS, CHANNELS, *size, stride), seed=0, path="here")
 
 
 def pictures(height: int, width: int, batch: int = 4) -> Tensor:
@@ -76,29 +72,30 @@ def pictures(height: int, width: int, batch: int = 4) -> Tensor:
 class TestAttention:
     @pytest.mark.parametrize("size", SIZES)
     def test_it_keeps_the_shape_at_any_size(self, slot: Attention, size: tuple[int, int]) -> None:
-        module, x = make(slot), pictures(*size)
+        module, x = make(slot, size), pictures(*size)
         assert module(x).shape == x.shape and module(x).isfinite().all()
         assert module.eval()(x[:1]).shape == x[:1].shape
 
     def test_a_stride_halves_what_stands_for_a_convolution(self, slot: Attention) -> None:
-        if isinstance(slot, ExpAtt):
+        if slot.where == "conv":
             for height, width in SIZES:
-                assert make(slot, 2)(pictures(height, width)).shape == (4, CHANNELS, (height + 1) // 2, (width + 1) // 2)
+                out = make(slot, (height, width), 2)(pictures(height, width))
+                assert out.shape == (4, CHANNELS, (height + 1) // 2, (width + 1) // 2)
 
     @pytest.mark.parametrize("size", [(7, 5), (9, 12)])
     def test_the_memory_format_changes_nothing(self, slot: Attention, size: tuple[int, int]) -> None:
-        module, x = make(slot).eval(), pictures(*size)
+        module, x = make(slot, size).eval(), pictures(*size)
         torch.testing.assert_close(module(x.to(memory_format=torch.channels_last)), module(x), rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("size", [(7, 5), (9, 12)])
     def test_bf16_autocast_is_close(self, slot: Attention, size: tuple[int, int]) -> None:
-        module, x = make(slot).eval(), pictures(*size)
+        module, x = make(slot, size).eval(), pictures(*size)
         with torch.autocast("cpu", torch.bfloat16):
             found = module(x)
         assert (found - module(x)).abs().max() < 0.05 * module(x).abs().max()
 
     def test_pictures_of_a_batch_do_not_mix(self, slot: Attention) -> None:
-        module, x = make(slot).eval(), pictures(9, 12)
+        module, x = make(slot, (9, 12)).eval(), pictures(9, 12)
         torch.testing.assert_close(module(x)[2:3], module(x[2:3]), rtol=1e-4, atol=1e-5)
 
     def test_the_seed_and_the_path_say_the_weights(self, slot: Attention) -> None:
@@ -118,7 +115,7 @@ class TestAttention:
         assert torch.equal(twin.eval()(x), module.eval()(x))
 
     def test_a_gradient_reaches_every_parameter_and_the_input(self, slot: Attention) -> None:
-        module, x = make(slot), pictures(9, 12).requires_grad_()
+        module, x = make(slot, (9, 12)), pictures(9, 12).requires_grad_()
         torch.autograd.backward((module(x) * pictures(9, 12).flip(0)).sum())
         assert x.grad is not None and x.grad.any()
         for name, parameter in module.named_parameters():
@@ -158,16 +155,16 @@ class TestAttention:
         return isinstance(slot, Custom) and slot.class_name == "Scale"
 
     def test_its_own_cost_is_what_it_holds(self, slot: Attention) -> None:
-        if not isinstance(slot, ExpAtt):
-            found = attention_cost(slot, CHANNELS, 9, 12, count_custom)
-            assert found.params == sum(parameter.numel() for parameter in make(slot).parameters())
+        for stride in (1, 2) if slot.where == "conv" else (1,):
+            found = slot.cost(Site(CHANNELS, CHANNELS, 9, 12, stride), count_custom)
+            assert found.params == sum(parameter.numel() for parameter in make(slot, (9, 12), stride).parameters())
 
     def test_it_can_be_copied(self, slot: Attention) -> None:
         module, x = make(slot).eval(), pictures(7, 5)
         assert torch.equal(copy.deepcopy(module)(x), module(x))
 
     def test_it_runs_on_the_meta_device(self, slot: Attention) -> None:
-        out = make(slot).to("meta")(torch.empty(2, CHANNELS, 9, 12, device="meta"))
+        out = make(slot, (9, 12)).to("meta")(torch.empty(2, CHANNELS, 9, 12, device="meta"))
         assert out.is_meta and out.shape == (2, CHANNELS, 9, 12)
 
 
@@ -191,7 +188,7 @@ FORMULA: list[tuple[Attention, Callable[[int], int]]] = [
 @pytest.mark.parametrize(("slot", "params"), FORMULA, ids=repr)
 @pytest.mark.parametrize("channels", [16, 40, 64])
 def test_parameters_by_hand(slot: Attention, params: Callable[[int], int], channels: int) -> None:
-    module = seeded_attention(slot, channels, seed=0, path="here")
+    module = seeded_attention(slot, Site(channels, channels, 7, 5), seed=0, path="here")
     assert sum(parameter.numel() for parameter in module.parameters()) == params(channels)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.config import Custom, ResNet
+from harness.config import Custom, ResNet, Site
 from harness.cost import Shape
 from harness.errors import CodeError
 from harness.networks.build import build
@@ -83,7 +83,7 @@ HERE = __name__
 )
 def test_what_cannot_be_built_says_why_in_one_line(slot: Custom, words: str) -> None:
     with pytest.raises(CodeError) as error:
-        custom(slot, 16)
+        custom(slot, Site(16, 16, 4, 4))
     assert words in str(error.value) and "\n" not in str(error.value)
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from test_kernels import reference_map
 from torch import Tensor
 
-from harness.config import ExpAtt, Kernel
+from harness.config import ExpAtt, Kernel, Site
 from harness.networks.attention.expatt import DistanceMap, ExpAttConv2d
 from harness.networks.attention.kernels import KERNELS
 
@@ -112,7 +112,7 @@ def test_bf16_is_close_to_fp32(kernel: Kernel, grid: tuple[int, int]) -> None:
 
 def test_the_convolution_is_its_two_parts_in_order() -> None:
     slot = ExpAtt(radius=1.5)
-    module = ExpAttConv2d(6, 32, slot, stride=2).double()
+    module = ExpAttConv2d(slot, Site(6, 32, 9, 8, 2)).double()
     x = values(9, 12, channels=6)
     out = module(x)
     assert out.shape == (2, 32, 5, 6)
@@ -139,7 +139,7 @@ def test_heads_that_share_a_radius_share_their_map() -> None:
 
 @pytest.mark.parametrize("per", ["layer", "head"])
 def test_it_compiles_whole(per: Any) -> None:
-    module = ExpAttConv2d(8, 24, ExpAtt(radius_per=per, heads=4))
+    module = ExpAttConv2d(ExpAtt(radius_per=per, heads=4), Site(8, 24, 9, 9))
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     for side in (5, 12):
         x = torch.randn(2, 8, side, side)

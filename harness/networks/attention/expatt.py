@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harness.config import ExpAtt
+from harness.config import ExpAtt, Site
 from harness.networks.attention.kernels import KERNELS, axis_maps, dense_map
 
 
@@ -34,6 +34,11 @@ class DistanceMap(nn.Module):
         precise = torch.promote_types(self.log_radius.dtype, torch.float32)
         return self.log_radius.to(precise).clamp(-20, 20).exp()
 
+    def products(self, height: int, width: int, channels: int) -> int:
+        """MACs of the map times the values: each is a sum over all positions, or over its column and then its row."""
+        reach = height + width if self.slot.factorises(height, width) else height * width
+        return channels * height * width * reach
+
     def forward(self, values: Tensor) -> Tensor:
         batch, channels, height, width = values.shape
         kernel, radius = KERNELS[self.slot.kernel], self.radius
@@ -61,11 +66,11 @@ class ExpAttConv2d(nn.Module):
     the attended values (1x1 projection, map, 1x1 projection).
     """
 
-    def __init__(self, inputs: int, outputs: int, slot: ExpAtt, stride: int = 1) -> None:
+    def __init__(self, slot: ExpAtt, site: Site) -> None:
         super().__init__()
-        values = slot.values(outputs)
-        self.kept = nn.Conv2d(inputs, outputs - values, 3, stride, padding=1, bias=False)
-        self.values = nn.Conv2d(inputs, values, 1, stride, bias=False)
+        values = slot.values(site.channels)
+        self.kept = nn.Conv2d(site.inputs, site.channels - values, 3, site.stride, padding=1, bias=False)
+        self.values = nn.Conv2d(site.inputs, values, 1, site.stride, bias=False)
         self.map = DistanceMap(slot)
         self.project = nn.Conv2d(values, values, 1, bias=False)
 
