@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv quickstart test faults bench-machinery check format requirements clean
+.PHONY: help venv quickstart test faults calibration bench-machinery check format requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -27,6 +27,9 @@ test: $(READY)  ## the fast test suite
 
 faults: $(READY)  ## cause every fault we know of, many times, and print what it cost (20 minutes)
 	$(BIN)/python -m pytest tests/faults -rs
+
+calibration: $(READY)  ## how often verdicts are wrong in simulated studies, and what they find (6 minutes)
+	$(BIN)/python tests/benchmarks/calibration.py
 
 bench-machinery: $(READY)  ## milliseconds of an empty trial: ours and the obvious stack, side by side (10 minutes)
 	$(BIN)/python tests/benchmarks/machinery.py

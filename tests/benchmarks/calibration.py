@@ -1,0 +1,135 @@
+"""How often the verdicts of `harness.analysis` are wrong, and how often they find what is there: `make calibration`.
+
+Simulated studies: every arm's value is its effect plus a part that all arms of a seed share plus noise of its own. The
+noise is normal, heavy-tailed (Student's t, 3 degrees of freedom) or skewed (exponential), of unit deviation in a paired
+difference. Effects and margins are in deviations of a paired difference.
+"""
+
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from harness.analysis.effects import effects, power
+from harness.analysis.sequential import decide
+
+STUDIES = 2_000
+Noise = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
+NOISES: dict[str, Noise] = {
+    "normal": lambda rng, size: rng.standard_normal(size),
+    "heavy-tailed": lambda rng, size: rng.standard_t(3, size) / math.sqrt(3),
+    "skewed": lambda rng, size: rng.exponential(1, size) - 1,
+}
+"""Of unit variance."""
+RESULTS = Path(__file__).parent / "results" / "calibration.json"
+
+
+def studies(
+    noise: Noise, arms: int, seeds: int, effect: float = 0.0, *, shared: float = 0.5, count: int = STUDIES
+) -> Iterator[dict[str, dict[int, float]]]:
+    """Simulated values of a baseline and so many arms, the first of which has the effect; `shared` is the correlation."""
+    rng = np.random.default_rng(arms * 1_000 + seeds)
+    for _ in range(count):
+        own = noise(rng, (arms + 1, seeds)) * math.sqrt(1 / 2)  # a difference of two has unit variance
+        common = rng.standard_normal(seeds) * math.sqrt(shared / (1 - shared) / 2)
+        values = own + common
+        values[1] += effect
+        yield {
+            ("base", *(f"arm {arm}" for arm in range(1, arms + 1)))[row]: dict(enumerate(values[row]))
+            for row in range(arms + 1)
+        }
+
+
+def share(hits: Iterator[bool], count: int = STUDIES) -> float:
+    return sum(hits) / count
+
+
+def false_claims(noise: Noise, arms: int, seeds: int) -> float:
+    """Studies without any difference in which an arm is said to help or to hurt."""
+    found = (effects(values, "base") for values in studies(noise, arms, seeds))
+    return share(any(effect.verdict in ("helps", "hurts") for effect in each) for each in found)
+
+
+def false_claims_in_sequence(noise: Noise, arms: int, most: int) -> float:
+    """The same where seeds are added from 3 up to `most`, with a look after each."""
+    return share(bool(decide(values, "base", first=3, most=most).differ) for values in studies(noise, arms, most))
+
+
+def false_calm(noise: Noise, arms: int, seeds: int, margin: float = 2.0) -> float:
+    """Studies whose first arm differs by just the margin, in which it is said to differ by no more."""
+    found = (effects(values, "base", margin=margin) for values in studies(noise, arms, seeds, margin))
+    return share(each[0].verdict == "no difference" for each in found)
+
+
+def found(effect: float, seeds: int, shared: float = 0.5) -> float:
+    """Studies of one arm with this effect in which it is said to help."""
+    return share(
+        effects(values, "base")[0].verdict == "helps"
+        for values in studies(NOISES["normal"], 1, seeds, effect, shared=shared)
+    )
+
+
+def gain(shared: float, seeds: int = 10) -> float:
+    """Seeds that pairing is worth, as the effects say it, in the median study."""
+    every = (effects(values, "base")[0].gain for values in studies(NOISES["normal"], 1, seeds, shared=shared, count=500))
+    return float(np.median(list(every)))
+
+
+def main() -> None:
+    """Runs all, prints the tables and writes the results file."""
+    console, limit = Console(), 0.05 + 2 * math.sqrt(0.05 * 0.95 / STUDIES)
+    null = [
+        {"noise": name, "seeds": seeds, "arms": arms, "claims": false_claims(noise, arms, seeds)}
+        for name, noise in track(NOISES.items(), "fixed seeds, no effect", console=console)
+        for seeds in (3, 5, 10)
+        for arms in (1, 2, 4, 8)
+    ]
+    looks = [
+        {"noise": name, "most": most, "arms": arms, "claims": false_claims_in_sequence(noise, arms, most)}
+        for name, noise in track(NOISES.items(), "seeds in sequence, no effect", console=console)
+        for most in (5, 10)
+        for arms in (1, 2, 4, 8)
+    ]
+    calm = [
+        {"noise": name, "seeds": seeds, "arms": arms, "claims": false_calm(noise, arms, seeds)}
+        for name, noise in track(NOISES.items(), "an effect of just the margin", console=console)
+        for seeds in (5, 10)
+        for arms in (1, 4)
+    ]
+    sight = [
+        {"effect": effect, "seeds": seeds, "found": found(effect, seeds), "theory": power(effect, 1.0, seeds)}
+        for effect in track((0.5, 1.0, 2.0), "power", console=console)
+        for seeds in (3, 5, 10)
+    ]
+    worth = [{"correlation": shared, "gain": gain(shared), "theory": 1 / (1 - shared)} for shared in (0.0, 0.5, 0.8)]
+    results = {
+        "studies": STUDIES,
+        "limit": limit,
+        "null": null,
+        "sequential": looks,
+        "equivalence": calm,
+        "power": sight,
+        "pairing": worth,
+    }
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    RESULTS.write_text(json.dumps(results | {"versions": versions}, indent=1) + "\n")
+    for title, rows in results.items():
+        if isinstance(rows, list):
+            drawn = Table(*rows[0], title=title)
+            for row in rows:
+                drawn.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+            console.print(drawn)
+    worst = max(row["claims"] for row in (*null, *looks, *calm))
+    console.print(f"worst share of false claims {worst:.3f}; 0.05 and its sampling error allow {limit:.3f}")
+
+
+if __name__ == "__main__":
+    main()
