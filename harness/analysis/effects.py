@@ -89,7 +89,9 @@ class Effect:
     verdict: Verdict
     margin: float | None
     correlation: float
-    """Of the arm's values with the baseline's over the seeds: what pairing is worth."""
+    """Of the arm's values with the baseline's over the seeds."""
+    gain: float
+    """What pairing was worth: the variance of an unpaired difference over that of the paired one, as a factor of seeds."""
     arms: int
     """Comparisons that share the level."""
 
@@ -103,11 +105,6 @@ class Effect:
         deviation = self.test.error * math.sqrt(len(self.seeds)) if self.test.df >= 1 else math.nan
         needed = seeds_needed(self.margin or abs(self.difference), deviation, LEVEL / self.arms)
         return needed and max(needed - len(self.seeds), 1)
-
-    @property
-    def gain(self) -> float:
-        """Seeds that pairing was worth, as a factor: the variance of an unpaired difference over that of the paired one."""
-        return 1 / (1 - self.correlation) if self.correlation < 1 else math.inf
 
     @property
     def words(self) -> str:
@@ -164,7 +161,7 @@ def effects(
             verdict="not tested",
             margin=margin,
             arms=len(tried),
-            correlation=correlation([values[baseline][seed] for seed in shared], [values[arm][seed] for seed in shared]),
+            **_pairing([values[baseline][seed] for seed in shared], [values[arm][seed] for seed in shared]),
         )
         found.append(replace(effect, verdict=_verdict(effect, larger_is_better)) if arm in tried else effect)
     return found
@@ -226,13 +223,18 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def correlation(one: Sequence[float], other: Sequence[float]) -> float:
-    """Pearson's; 0 where there are fewer than three pairs or no spread."""
+def _pairing(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+    """Pearson's correlation and what it was worth; 0 and 1 where there are fewer than three pairs or no spread."""
     import numpy as np
 
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+        return {"correlation": 0.0, "gain": 1.0}
+    paired_variance = float(np.var(np.subtract(one, other), ddof=1))
+    apart = float(np.var(one, ddof=1) + np.var(other, ddof=1))
+    return {
+        "correlation": float(np.corrcoef(one, other)[0, 1]),
+        "gain": apart / paired_variance if paired_variance else math.inf,
+    }
 
 
 # -- power ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,93 @@
+"""Results that came from elsewhere: a CSV of arm, seed and metric, as a hand or a tracker wrote it."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.analysis.effects import EffectError
+from harness.errors import hint, one_line
+
+if TYPE_CHECKING:
+    import pandas
+
+ARMS = ("arm", "name", "model", "config", "method", "variant", "run", "group")
+SEEDS = ("seed", "config.seed", "random_seed", "rng", "repeat", "trial")
+METRICS = (
+    "accuracy",
+    "acc",
+    "top1",
+    "top-1",
+    "val_acc",
+    "val_accuracy",
+    "test_acc",
+    "test_accuracy",
+    "metric",
+    "value",
+    "score",
+)
+"""What columns are usually called, most telling first."""
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Arms by seed, and which columns they came from."""
+
+    values: dict[str, dict[int, float]]
+    arm: str
+    seed: str
+    metric: str
+
+
+def read_table(file: Path, arm: str | None = None, seed: str | None = None, metric: str | None = None) -> Outside:
+    """The values of a CSV file; columns that are not named are found by what they are usually called.
+
+    Raises EffectError for a cell that is no number, a seed twice, a column that is not there."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(file, sep=None, engine="python", dtype=str, keep_default_na=False)
+    except OSError as error:
+        raise EffectError(f"{file} cannot be read: {error.strerror}") from None
+    except Exception as error:
+        raise EffectError(f"{file} is no table of columns: {one_line(error)}; give a CSV of arm, seed, metric") from None
+    arm_column = _column(file, frame, "arm", arm, ARMS)
+    seed_column = _column(file, frame, "seed", seed, SEEDS)
+    metric_column = _column(file, frame, "metric", metric, METRICS)
+    values: dict[str, dict[int, float]] = {}
+    for line, (name, number, measured) in enumerate(
+        zip(frame[arm_column], frame[seed_column], frame[metric_column]), start=2
+    ):
+        cells, place = values.setdefault(str(name).strip(), {}), f"{file}, line {line}"
+        key = int(_number(place, seed_column, number))
+        if key in cells:
+            raise EffectError(
+                f"{place}: arm {name!r} has seed {key} twice; keep one row for each, or name the arm's column by --arm"
+            )
+        if measured.strip():  # an empty cell is a missing seed
+            cells[key] = _number(place, metric_column, measured)
+    return Outside(values, arm_column, seed_column, metric_column)
+
+
+def _column(file: Path, frame: "pandas.DataFrame", role: str, given: str | None, usual: tuple[str, ...]) -> str:
+    columns = [str(column) for column in frame.columns]
+    if given is not None:
+        if given not in columns:
+            raise EffectError(f"{file} has no column {given!r} (it has {', '.join(columns)}){hint(given, columns)}")
+        return given
+    lowered = {column.strip().lower(): column for column in reversed(columns)}
+    found = next((lowered[name] for name in usual if name in lowered), None)
+    if found is None:
+        raise EffectError(f"{file}: which column is the {role}? It has {', '.join(columns)}; name it by --{role}")
+    return found
+
+
+def _number(place: str, column: str, text: str) -> float:
+    plain = str(text).strip().removesuffix("%").strip()
+    try:
+        found = float(plain)
+    except ValueError:
+        raise EffectError(f"{place}: {column} = {text!r} is no number") from None
+    if not math.isfinite(found):
+        raise EffectError(f"{place}: {column} = {text!r} is not finite; leave a failed run's cell empty")
+    return found
