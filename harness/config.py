@@ -10,7 +10,19 @@ from harness.errors import ConfigError
 from harness.parts.attention import Attention, Place, Site
 from harness.parts.custom import Custom
 from harness.parts.expatt import ExpAtt, Kernel
-from harness.parts.gates import CBAM, ECA, SqueezeExcite
+from harness.parts.gates import (
+    BAM,
+    CBAM,
+    ECA,
+    CoordinateAttention,
+    EffectiveSE,
+    GatherExcite,
+    GlobalContext,
+    SimAM,
+    SqueezeExcite,
+    TripletAttention,
+)
+from harness.parts.mixers import BottleneckAttention, Halo, LambdaLayer, NonLocal, StandAlone
 from harness.parts.part import Neutral, Part, Scalar
 from harness.parts.residual import ResNet
 from harness.parts.training import Training
@@ -19,6 +31,8 @@ from harness.parts.trunk import Slot, Trunk
 __all__ = ["ATTENTIONS", "CBAM", "ECA", "NETWORKS", "PARTS", "Attention", "Config", "Custom", "ExpAtt", "Kernel", "Network"]
 __all__ += ["Neutral", "Part", "Place", "ResNet", "Scalar", "Site", "Slot", "SqueezeExcite", "Training", "Trunk"]
 __all__ += ["name_of", "part_from_json"]
+__all__ += ["BAM", "BottleneckAttention", "CoordinateAttention", "EffectiveSE", "GatherExcite", "GlobalContext", "Halo"]
+__all__ += ["LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
 
 Network = ResNet
 """Any network a config may hold."""

@@ -177,9 +177,14 @@ def _hooks(originals: dict[int, nn.Module]) -> dict[type[nn.Module], Hook]:
     for kind in (nn.Conv1d, nn.Conv2d, nn.Linear):
         hooks[kind] = _without_bias(ops.MODULES_MAPPING[kind])
     hooks |= {type(module): _products for module in originals.values() if hasattr(module, "products")}
-    ours = ("torch", "timm", "harness")
-    users = {type(module) for module in originals.values() if type(module).__module__.partition(".")[0] not in ours}
-    return hooks | dict.fromkeys(users, foreign)
+    return hooks | {kind: foreign for kind in map(type, originals.values()) if _foreign(kind)}
+
+
+def _foreign(kind: type[nn.Module]) -> bool:
+    """Whether ptflops would miss what a module does outside of layers: the user's, and those of timm that multiply matrices."""
+    library = kind.__module__.partition(".")[0]
+    products = ("GlobalContext", "NonLocalAttn", "BottleneckAttn", "HaloAttn")
+    return kind.__name__ in products if library == "timm" else library not in ("torch", "harness")
 
 
 def _without_bias(hook: Hook) -> Hook:

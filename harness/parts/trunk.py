@@ -10,10 +10,11 @@ from harness.errors import ConfigError
 from harness.parts.attention import Site
 from harness.parts.custom import Custom
 from harness.parts.expatt import ExpAtt
-from harness.parts.gates import CBAM, ECA, SqueezeExcite
+from harness.parts.gates import Gate
+from harness.parts.mixers import Mixer
 from harness.parts.part import Part
 
-Slot = Annotated[SqueezeExcite | ECA | CBAM | ExpAtt | Custom, Field(discriminator="kind")] | None
+Slot = Annotated[Gate | Mixer | ExpAtt | Custom, Field(discriminator="kind")] | None
 """What a stage may hold."""
 
 

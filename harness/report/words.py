@@ -10,7 +10,25 @@ from harness.config import Scalar
 SPACE = "\N{NO-BREAK SPACE}"
 TITLES = {"accuracy": "Accuracy", "loss": "Loss", "params": "Parameters", "macs": "MACs", "seconds": "Time"}
 NOUNS = {"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"}
-KINDS = {"se": "SE", "eca": "ECA", "cbam": "CBAM", "expatt": "ExpAtt", "resnet": "ResNet"}
+KINDS = {
+    "se": "SE",
+    "ese": "eSE",
+    "eca": "ECA",
+    "cbam": "CBAM",
+    "bam": "BAM",
+    "gc": "GC",
+    "ge": "GE",
+    "coord": "CoordAtt",
+    "simam": "SimAM",
+    "triplet": "triplet",
+    "nl": "non-local",
+    "bottleneck": "BoTNet",
+    "halo": "halo",
+    "sasa": "SASA",
+    "lambda": "lambda",
+    "expatt": "ExpAtt",
+    "resnet": "ResNet",
+}
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "folder": "a folder of pictures"}
 
 

@@ -6,17 +6,36 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from harness.config import CBAM, ECA, Attention, Custom, ExpAtt, Site, SqueezeExcite
-from harness.networks.attention.adopted import cbam, eca, squeeze_excite
+from harness import config as kinds
+from harness.config import Attention, Site
+from harness.networks.attention import adopted
+from harness.networks.attention.bam import BottleneckGate
 from harness.networks.attention.expatt import ExpAttConv2d
+from harness.networks.attention.gather import NeighbourhoodGate
+from harness.networks.attention.lambdas import LambdaConv2d
+from harness.networks.attention.simam import EnergyGate
+from harness.networks.attention.standalone import StandAloneConv2d
+from harness.networks.attention.triplet import TripletGate
 from harness.networks.custom import custom
 
 BUILDERS: dict[type[Attention], Callable[[Any, Site], nn.Module]] = {
-    SqueezeExcite: squeeze_excite,
-    ECA: eca,
-    CBAM: cbam,
-    ExpAtt: ExpAttConv2d,
-    Custom: custom,
+    kinds.SqueezeExcite: adopted.squeeze_excite,
+    kinds.EffectiveSE: adopted.effective_se,
+    kinds.ECA: adopted.eca,
+    kinds.CBAM: adopted.cbam,
+    kinds.BAM: BottleneckGate,
+    kinds.GlobalContext: adopted.global_context,
+    kinds.GatherExcite: NeighbourhoodGate,
+    kinds.CoordinateAttention: adopted.coordinate,
+    kinds.SimAM: EnergyGate,
+    kinds.TripletAttention: TripletGate,
+    kinds.NonLocal: adopted.non_local,
+    kinds.BottleneckAttention: adopted.bottleneck,
+    kinds.Halo: adopted.HaloConv2d,
+    kinds.StandAlone: StandAloneConv2d,
+    kinds.LambdaLayer: LambdaConv2d,
+    kinds.ExpAtt: ExpAttConv2d,
+    kinds.Custom: custom,
 }
 MADE: WeakKeyDictionary[nn.Module, tuple[Attention, Site]] = WeakKeyDictionary()
 """What each attention module was made from, so that it can be made again with random numbers of its own."""
