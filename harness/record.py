@@ -54,6 +54,10 @@ class Record:
     """What the strategy wrote down to go on from after a restart."""
     replaces: int | None = None
     """The failed trial that this one runs anew."""
+    promotes: int | None = None
+    """The stopped trial that this one goes on with."""
+    inherited: int = 0
+    """Epochs of its curve that were trained by the stopped trial."""
     started: datetime | None = None
     ended: datetime | None = None
 

@@ -20,6 +20,8 @@ METRICS = {
     "seconds": "wall-clock seconds of the trial",
 }
 """What objectives and constraints may name."""
+EPOCHWISE = ("accuracy", "loss")
+"""Metrics that tell after each epoch how well a trial does."""
 
 
 class Objective(Part):
@@ -103,6 +105,39 @@ class Tpe(Search):
     kind: Literal["tpe"] = "tpe"
 
 
+class Halving(Part):
+    """Asynchronous successive halving: at each rung a trial goes on where it is among the best of all that reached it."""
+
+    first_rung: Annotated[int, Field(ge=1)] = 1
+    """Epochs after which trials are compared for the first time; a trial is never stopped at its last epoch."""
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    """One in so many goes on from a rung, and the next rung is so many times as far."""
+    quorum: Annotated[int, Field(ge=2)] = 6
+    """Trials that have reached a rung before any is stopped there."""
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """The epochs after which a trial of so many is compared with the others."""
+        found = []
+        rung = self.first_rung
+        while rung < epochs:
+            found.append(rung)
+            rung *= self.reduction_factor
+        return tuple(found)
+
+
+class SuccessiveHalving(Halving):
+    """Ranks by all objectives: those learned as they are after so many epochs, the exact costs as they are; front by front,
+    so that a small network is not stopped for being less accurate than a large one (Schmucker et al., arXiv 2106.12639)."""
+
+    kind: Literal["halving"] = "halving"
+
+
+class Asha(Halving):
+    """Ranks by the first learned objective alone (Li et al., arXiv 1810.05934)."""
+
+    kind: Literal["asha"] = "asha"
+
+
 Strategy = Annotated[Exhaustive | Random | Evolution | Tpe, Field(discriminator="kind")]
 STRATEGIES: dict[str, type[Part]] = {
     "exhaustive": Exhaustive,
@@ -110,6 +145,8 @@ STRATEGIES: dict[str, type[Part]] = {
     "evolution": Evolution,
     "tpe": Tpe,
 }
+Stopping = Annotated[SuccessiveHalving | Asha, Field(discriminator="kind")]
+STOPPINGS: dict[str, type[Part]] = {"halving": SuccessiveHalving, "asha": Asha}
 
 
 def _node(kind: type[Part]) -> Any:
@@ -147,6 +184,8 @@ class Study(Part):
     training: Annotated[Training, _node(Training), PlainSerializer(lambda _: None)] = Training()
     strategy: Strategy
     objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
+    stopping: Stopping | None = None
+    """Which trials end before their last epoch; None: none does."""
     constraints: tuple[Constraint, ...] = ()
     seeds: tuple[int, ...] = (0,)
     trial: str | None = None
@@ -165,6 +204,11 @@ class Study(Part):
         if not metrics or len(set(metrics)) < len(metrics):
             raise StudyError(f"Study.objectives = {metrics}: give one or more, each metric once")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+        if self.stopping is not None and not set(metrics) & set(EPOCHWISE):
+            raise StudyError(
+                f"Study.stopping = {self.stopping!r}: no objective of {metrics} is learned epoch by epoch;"
+                f" leave stopping out, or add {' or '.join(EPOCHWISE)}"
+            )
             raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")
         if len(self.seeds) > 1 and isinstance(self.strategy, Search):
             raise StudyError(
@@ -188,12 +232,12 @@ class Study(Part):
             raise StudyError(f"this is not the definition of a study: it has no {', no '.join(missing)}")
         fields = dict(data)
         root = Space.from_json({name: fields.pop(name) for name in ("network", "training")}).root.fields
-        strategy = fields["strategy"]
-        if isinstance(strategy, dict):
-            kind = strategy.get("kind")
-            if kind not in STRATEGIES:
-                raise StudyError(f"strategy {kind!r}: unknown; this version knows {', '.join(STRATEGIES)}")
-            fields["strategy"] = STRATEGIES[kind](**strategy)
+        for name, kinds in (("strategy", STRATEGIES), ("stopping", STOPPINGS)):
+            if isinstance(plain := fields.get(name), dict):
+                kind = plain.get("kind")
+                if kind not in kinds:
+                    raise StudyError(f"{name} {kind!r}: unknown; this version knows {', '.join(kinds)}")
+                fields[name] = kinds[kind](**plain)
         for name, part in (("objectives", Objective), ("constraints", Constraint), ("seeds", None)):
             if isinstance(items := fields.get(name), list):
                 fields[name] = tuple(part(**item) if part and isinstance(item, dict) else item for item in items)

@@ -11,13 +11,16 @@ from harness.space import choose, same, span, vary
 from harness.study import (
     EXACT,
     METRICS,
+    STOPPINGS,
     STRATEGIES,
+    Asha,
     Constraint,
     Evolution,
     Exhaustive,
     Objective,
     Random,
     Study,
+    SuccessiveHalving,
     Tpe,
     at_least,
     at_most,
@@ -42,12 +45,14 @@ STUDIES = {
         training=vary(Training, dataset="cifar10", lr=choose(0.05, 0.1)),
         strategy=Evolution(trials=60, population=20),
         objectives=(maximize("accuracy"), minimize("seconds")),
+        stopping=SuccessiveHalving(first_rung=2, reduction_factor=4, quorum=8),
         constraints=(at_most("macs", 60e6), at_least("params", 1000)),
         seeds=(7,),
         threads=2,
     ),
     "exhaustive": study(strategy=Exhaustive(), space=ResNet(), training=Training(epochs=2), seeds=(0, 1, 2)),
     "random": study(strategy=Random(trials=3), training=same(vary(Training, lr=choose(0.05, 0.1)))),
+    "asha": study(stopping=Asha()),
     "tpe": study(strategy=Tpe(trials=3), space=choose(vary(ResNet, depth=choose(20, 32)), ResNet(depth=18, label="big"))),
 }
 
@@ -79,15 +84,15 @@ def test_a_study_opens_its_space():
 
 def test_json_without_a_later_field_takes_its_default():
     plain = STUDIES["all"].to_json()
-    del plain["threads"], plain["constraints"], plain["strategy"]["population"]
+    del plain["threads"], plain["constraints"], plain["strategy"]["population"], plain["stopping"]
     again = Study.from_json(plain)
     assert (again.threads, again.constraints, again.strategy) == (1, (), Evolution(trials=60, population=16))
+    assert again.stopping is None
 
 
 def test_every_strategy_is_known_by_its_kind():
-    assert {kind: strategy.model_fields["kind"].default for kind, strategy in STRATEGIES.items()} == {
-        k: k for k in STRATEGIES
-    }
+    for kinds in (STRATEGIES, STOPPINGS):
+        assert {kind: part.model_fields["kind"].default for kind, part in kinds.items()} == {kind: kind for kind in kinds}
 
 
 def test_metrics_have_words_and_exact_ones_can_be_bounded():
@@ -95,6 +100,12 @@ def test_metrics_have_words_and_exact_ones_can_be_bounded():
         assert minimize(metric).metric == metric
     for metric in EXACT:
         assert at_most(metric, 1.0).metric == metric
+
+
+def test_rungs_are_a_factor_apart_and_before_the_last_epoch():
+    assert SuccessiveHalving().rungs(20) == (1, 3, 9)
+    assert Asha(first_rung=2, reduction_factor=2).rungs(16) == (2, 4, 8)
+    assert [SuccessiveHalving(first_rung=5).rungs(epochs) for epochs in (1, 5, 6)] == [(), (), (5,)]
 
 
 # -- objectives and constraints
@@ -174,6 +185,20 @@ REFUSALS = {
         lambda: study(training=same(vary(ResNet, depth=20))),
         "Study wants Training(...) or vary(Training, ...) here; got vary(ResNet, ...)",
     ),
+    "stopping by costs": (
+        lambda: study(stopping=Asha(), objectives=(minimize("params"), minimize("macs"))),
+        "no objective of ['params', 'macs'] is learned epoch by epoch; leave stopping out, or add accuracy or loss",
+    ),
+    "stopping by name": (
+        lambda: study(stopping="asha"),
+        "Study.stopping = 'asha': give SuccessiveHalving(...) or Asha(...)",
+    ),
+    "a rung before the first epoch": (lambda: Asha(first_rung=0), "Asha.first_rung = 0: input should be greater than"),
+    "nobody left out": (
+        lambda: SuccessiveHalving(reduction_factor=1),
+        "SuccessiveHalving.reduction_factor = 1: input should be greater than or equal to 2",
+    ),
+    "a quorum of one": (lambda: Asha(quorum=1), "Asha.quorum = 1: input should be greater than or equal to 2"),
     "threads": (lambda: study(threads=0), "Study.threads = 0: input should be greater than or equal to 1"),
 }
 
@@ -197,6 +222,8 @@ def test_json_of_something_else_is_refused():
         StudyError, match="strategy 'annealing': unknown; this version knows exhaustive, random, evolution, tpe"
     ):
         Study.from_json(plain)
+    with pytest.raises(StudyError, match="stopping 'median': unknown; this version knows halving, asha"):
+        Study.from_json(STUDIES["asha"].to_json() | {"stopping": {"kind": "median"}})
     for name, value, words in [
         ("seeds", 5, "Study.seeds = 5: input should be a valid tuple"),
         ("seeds", ["a"], "Study.seeds.1 = 'a': input should be a valid integer"),

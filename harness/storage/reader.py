@@ -152,6 +152,8 @@ def _record(
         traceback=found.get("traceback", ""),
         proposal=found.get("proposal") or {},
         replaces=found.get("replaces"),
+        promotes=found.get("promotes"),
+        inherited=found.get("inherited", 0),
         started=started and started.replace(tzinfo=UTC),
         ended=ended and ended.replace(tzinfo=UTC),
     )
