@@ -1,0 +1,290 @@
+"""Designs: which arms an ablation compares, planned before anything is trained.
+
+An arm is one config of the study's space; every arm is trained with every seed of the study. The first arm is the
+baseline. Choices that a design does not touch stay as they are in it; inside an option that an arm switches on, choices
+take their first value (a span its middle).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Annotated, Literal, cast
+
+from pydantic import Field
+
+from harness.config import Config, Network, Part, Scalar
+from harness.errors import ConfigError, SpaceError, StudyError, hint
+from harness.report.words import differences
+from harness.space import Domain, Params, Space, Span
+
+MOST_ARMS = 10_000
+"""Arms that a design may have."""
+
+
+class Design(Part):
+    """What every design may say of its comparisons."""
+
+    primary: str | None = None
+    """The one arm that is to be decided, by its name in the plan: tested alone, without correction for the others."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """The smallest difference that matters, in the first objective's own unit (0.005 is half a point of accuracy)."""
+
+
+class LeaveOneOut(Design):
+    """The full config, and each of its parts switched off alone."""
+
+    kind: Literal["leave-one-out"] = "leave-one-out"
+    full: Network
+
+
+class AddOneIn(Design):
+    """A bare config, and each part that it lacks switched on alone."""
+
+    kind: Literal["add-one-in"] = "add-one-in"
+    base: Network | None = None
+    """None: every choice at its first option."""
+
+
+class OneAtATime(Design):
+    """A config, and each of its choices moved alone to each other value."""
+
+    kind: Literal["one-at-a-time"] = "one-at-a-time"
+    base: Network | None = None
+    levels: Annotated[int, Field(ge=2)] = 3
+    """Values of a span, its ends among them."""
+
+
+class Factorial(Design):
+    """Every combination of the values of some choices: what tells interactions."""
+
+    kind: Literal["factorial"] = "factorial"
+    axes: tuple[str, ...] = ()
+    """Names of choices as the plan shows them; empty: all that the base has."""
+    base: Network | None = None
+    levels: Annotated[int, Field(ge=2)] = 2
+
+
+class FractionalFactorial(Design):
+    """A part of a two-level factorial in which main effects stay apart from what the resolution says (Box and Hunter 1961):
+    III: from each other; IV: from two-way interactions too; V: these from each other too."""
+
+    kind: Literal["fractional-factorial"] = "fractional-factorial"
+    axes: tuple[str, ...]
+    resolution: Literal[3, 4, 5] = 4
+    base: Network | None = None
+
+
+DESIGNS: tuple[type[Design], ...] = (LeaveOneOut, AddOneIn, OneAtATime, Factorial, FractionalFactorial)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A config of a design: its name says only what differs from the baseline."""
+
+    name: str
+    params: Params
+
+
+BASELINE: dict[str, str] = {"leave-one-out": "full"}
+"""What the baseline is called, where it is not `base`."""
+
+
+def arms(design: Design, space: Space) -> list[Arm]:
+    """The arms of a design, the baseline first; raises StudyError where the design does not fit the space."""
+    start = _start(design, space)
+    name = BASELINE.get(str(type(design).model_fields["kind"].default), "base")
+    found = [Arm(name, space.active(start))]
+    seen = {_frozen(found[0].params)}
+    for changed in _changes(design, space, start):
+        params = space.active(start | changed)
+        if _frozen(params) not in seen and _is_network(space, params):
+            seen.add(_frozen(params))
+            told = {name: value for name, value in changed.items() if name in params and start.get(name) != value}
+            found.append(Arm("; ".join(map(str, differences(told, space.parameters))), params))
+            if len(found) > MOST_ARMS:
+                raise StudyError(f"{type(design).__name__}: more than {MOST_ARMS:,} arms; name fewer axes, or use a search")
+    if len(found) == 1:
+        raise StudyError(f"{type(design).__name__}: nothing differs from {name!r}; give the space more choices around it")
+    names = [arm.name for arm in found]
+    if design.primary is not None and design.primary not in names[1:]:
+        known = ", ".join(map(repr, names[1:6])) + (", ..." if len(names) > 6 else "")
+        raise StudyError(
+            f"{type(design).__name__}.primary = {design.primary!r}: no such arm; it has {known}{hint(design.primary, names)}"
+        )
+    return found
+
+
+def _frozen(params: Params) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, repr(value)) for name, value in params.items()))
+
+
+def _is_network(space: Space, params: Params) -> bool:
+    try:
+        space.config(params)
+    except ConfigError:
+        return False
+    return True
+
+
+def _start(design: Design, space: Space) -> Params:
+    """A value for every choice, active or not: the baseline's own where it has one."""
+    first = {name: _first(domain) for name, domain in space.parameters.items()}
+    network = getattr(design, "full", None) or getattr(design, "base", None)
+    if network is None:
+        return first
+    training = space.config(first).training
+    try:
+        return first | space.params(Config(network=network, training=training))
+    except SpaceError:
+        field = "full" if hasattr(design, "full") else "base"
+        raise StudyError(
+            f"{type(design).__name__}.{field} is no config of the study's space: write it as one combination of its choices"
+        ) from None
+
+
+def _first(domain: Domain) -> Scalar:
+    return levels(domain, 3)[1] if isinstance(domain, Span) else domain[0]
+
+
+def levels(domain: Domain, count: int) -> tuple[Scalar, ...]:
+    """The values of a choice, or so many of a span, evenly spread on its own scale with its ends."""
+    if not isinstance(domain, Span):
+        return domain
+    if domain.size <= count:
+        return tuple(domain.value(index) for index in range(int(domain.size)))
+    shares = [index / (count - 1) for index in range(count)]
+    if domain.log:
+        low, high = math.log(domain.low), math.log(domain.high)
+        found = [math.exp(low + share * (high - low)) for share in shares]
+    else:
+        found = [domain.low + share * (domain.high - domain.low) for share in shares]
+    ends = [min(max(value, domain.low), domain.high) for value in found]
+    return tuple(dict.fromkeys(round(value) if domain.whole else domain.nearest(value) for value in ends))
+
+
+def off(domain: Domain) -> Scalar:
+    """The value that switches a choice off (`none` or no), None where it has none."""
+    if isinstance(domain, Span):
+        return None
+    return next((value for value in domain if value == "none" or value is False), None)
+
+
+def _changes(design: Design, space: Space, start: Params) -> Iterator[Params]:
+    """What each arm changes of the baseline, in the order of the space."""
+    active = space.active(start)
+    names = [name for name in space.parameters if name in active]
+    if isinstance(design, LeaveOneOut):
+        for name in names:
+            if (none := off(space.parameters[name])) is not None and active[name] != none:
+                yield {name: none}
+    elif isinstance(design, AddOneIn):
+        for name in names:
+            if (none := off(space.parameters[name])) is not None and active[name] == none:
+                yield from ({name: value} for value in levels(space.parameters[name], 2) if value != none)
+    elif isinstance(design, OneAtATime):
+        for name in names:
+            for value in levels(space.parameters[name], design.levels):
+                if not _same(value, active[name]):
+                    yield {name: value}
+    elif isinstance(design, Factorial):
+        axes = named(design.axes, names, type(design).__name__) if design.axes else names
+        for values in product(*(levels(space.parameters[name], design.levels) for name in axes)):
+            yield dict(zip(axes, values))
+    else:
+        yield from _fraction(cast(FractionalFactorial, design), space, active, names)
+
+
+def _same(one: Scalar, other: Scalar) -> bool:
+    return type(one) is type(other) and one == other
+
+
+def named(axes: Sequence[str], known: Sequence[str], design: str) -> list[str]:
+    """The axes, each once and each a choice that the baseline has; raises StudyError with what there is."""
+    for axis in axes:
+        if axis not in known:
+            raise StudyError(
+                f"{design}.axes: {axis!r} is no choice of the base; it has {', '.join(known)}{hint(axis, known)}"
+            )
+    if len(set(axes)) < len(axes):
+        raise StudyError(f"{design}.axes = {axes}: name each choice once")
+    return list(axes)
+
+
+def _fraction(design: FractionalFactorial, space: Space, active: Params, known: list[str]) -> Iterator[Params]:
+    axes = named(design.axes, known, type(design).__name__)
+    two = {axis: levels(space.parameters[axis], 2) for axis in axes}
+    for axis, values in two.items():
+        if len(values) != 2:
+            raise StudyError(
+                f"FractionalFactorial.axes: {axis} has {len(values)} values, a fraction needs two; use Factorial, or a space"
+                " with two"
+            )
+    for row in fraction(len(axes), design.resolution):
+        yield {axis: two[axis][side] for axis, side in zip(axes, row)}
+
+
+GENERATORS = (
+    "a b ab",
+    "a b c abc",
+    "a b c ab ac",
+    "a b c ab ac bc",
+    "a b c ab ac bc abc",
+    "a b c d abcd",
+    "a b c d abc bcd",
+    "a b c d abc bcd acd",
+    "a b c d bcd acd abc abd",
+    "a b c d abc bcd acd abd abcd",
+    "a b c d abc bcd acd abd abcd ab",
+    "a b c d e abcde",
+    "a b c d e bcde acde abde abce",
+    "a b c d e abcd abce abde acde bcde",
+    "a b c d e f abcdef",
+    "a b c d e f abcd abef",
+    "a b c d e f g acdfg bcefg",
+    "a b c d e f g abcg bcde acdf",
+)
+"""Minimum-aberration fractions of up to 10 axes, the fewest runs first (Box, Hunter and Hunter 2005, table 6.22; Montgomery
+2017, table 8.14). pyDOE3 can choose generators too, but misses some and gives others too high a resolution."""
+
+
+def fraction(count: int, resolution: int) -> list[tuple[int, ...]]:
+    """The runs of the smallest known two-level fraction, 0 and 1 for each axis; the first is all 0. Raises StudyError."""
+    from pyDOE3 import fracfact
+
+    for generator in GENERATORS:
+        if len(generator.split()) == count:
+            signs = fracfact(generator)
+            # of the fractions of a generator, the one that holds the baseline: all axes at their first value
+            runs = [tuple(int(value != first) for value, first in zip(row, signs[0])) for row in signs]
+            if resolution_of(runs) >= resolution:
+                return runs
+    raise StudyError(
+        f"FractionalFactorial: no fraction of {count} axes and resolution {resolution} is known; there are some for 3"
+        " to 10 axes; use a smaller resolution, or Factorial"
+    )
+
+
+def resolution_of(runs: Sequence[Sequence[int]]) -> int:
+    """The length of the shortest effect that the runs hold constant."""
+    count = len(runs[0])
+    for size in range(1, count + 1):
+        for word in combinations(range(count), size):
+            if len({math.prod(2 * run[axis] - 1 for axis in word) for run in runs}) == 1:
+                return size
+    return count + 1
+
+
+Word = tuple[str, ...]
+"""An effect: the axes whose product it is."""
+
+
+def aliases(axes: Sequence[str], runs: Sequence[Sequence[int]], order: int = 2) -> list[tuple[Word, ...]]:
+    """Groups of effects up to `order` that the runs cannot tell apart, each the same contrast or its opposite."""
+    groups: dict[tuple[int, ...], list[Word]] = {}
+    for size in range(1, order + 1):
+        for word in combinations(range(len(axes)), size):
+            contrast = tuple(math.prod(2 * run[axis] - 1 for axis in word) for run in runs)
+            key = max(contrast, tuple(-side for side in contrast))
+            groups.setdefault(key, []).append(tuple(axes[axis] for axis in word))
+    return [tuple(words) for words in groups.values() if len(words) > 1]
