@@ -4,7 +4,9 @@ Stages are named as in the papers, from 1. A stage has one attention slot; where
 own business (its `place`). The kinds of attention and the networks are written in `parts`, one idea a file.
 """
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from harness.errors import ConfigError
 from harness.parts.attention import Attention, Place, Site
@@ -22,21 +24,24 @@ from harness.parts.gates import (
     SqueezeExcite,
     TripletAttention,
 )
+from harness.parts.ltpa import LTPA
 from harness.parts.mixers import BottleneckAttention, Halo, LambdaLayer, NonLocal, StandAlone
 from harness.parts.part import Neutral, Part, Scalar
+from harness.parts.preact import PreActResNet, WideResNet
 from harness.parts.residual import ResNet
 from harness.parts.training import Training
 from harness.parts.trunk import Slot, Trunk
+from harness.parts.vgg import VGG
 
 __all__ = ["ATTENTIONS", "CBAM", "ECA", "NETWORKS", "PARTS", "Attention", "Config", "Custom", "ExpAtt", "Kernel", "Network"]
 __all__ += ["Neutral", "Part", "Place", "ResNet", "Scalar", "Site", "Slot", "SqueezeExcite", "Training", "Trunk"]
-__all__ += ["name_of", "part_from_json"]
+__all__ += ["LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json"]
 __all__ += ["BAM", "BottleneckAttention", "CoordinateAttention", "EffectiveSE", "GatherExcite", "GlobalContext", "Halo"]
 __all__ += ["LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
 
-Network = ResNet
+Network = Annotated[ResNet | PreActResNet | WideResNet | VGG, Field(discriminator="kind")]
 """Any network a config may hold."""
-NETWORKS: tuple[type[Trunk], ...] = (ResNet,)
+NETWORKS: tuple[type[Trunk], ...] = tuple(get_args(get_args(Network)[0]))
 ATTENTIONS: tuple[type[Attention], ...] = tuple(get_args(get_args(get_args(Slot)[0])[0]))
 """Every kind of attention that a slot may hold."""
 
@@ -49,7 +54,7 @@ class Config(Part):
     training: Training = Training()
 
 
-_PARTS: tuple[type[Part], ...] = (*ATTENTIONS, *NETWORKS, Training, Config)
+_PARTS: tuple[type[Part], ...] = (*ATTENTIONS, LTPA, *NETWORKS, Training, Config)
 PARTS: dict[str, type[Part]] = {part.model_fields["kind"].default: part for part in _PARTS}
 """Every part by its kind: what JSON names it by."""
 

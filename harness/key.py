@@ -34,13 +34,16 @@ def identity(config: Config, source: Callable[[str], str] | None = None) -> dict
 
 
 def network_identity(network: Network, source: Callable[[str], str] | None = None) -> dict[str, Any]:
-    slots = enumerate(network.stages, start=1)
-    return {
-        "kind": network.kind,
-        "version": network.version,
-        **network.structure(),
-        "stages": [attention_identity(slot, network.slot_channels(stage), source) for stage, slot in slots],
-    }
+    found: dict[str, Any] = {"kind": network.kind, "version": network.version, **network.structure(), "stages": []}
+    for stage, slot in enumerate(network.stages, start=1):
+        attention = attention_identity(slot, network.slot_channels(stage), source)
+        if slot is not None and attention is not None and "place" in attention:
+            attention["place"] = network.standing(slot)
+        found["stages"].append(attention)
+    if (head := network.head) is not None:
+        widths = [network.outputs[tap - 1] for tap in head.levels]
+        found["head"] = {"kind": head.kind, "version": head.version, **head.effective(widths, network.outputs[-1])}
+    return found
 
 
 def attention_identity(

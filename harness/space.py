@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from harness.config import PARTS, Attention, Config, Custom, Network, Part, Scalar, Training, name_of, part_from_json
+from harness.config import PARTS, Attention, Config, Custom, Part, Scalar, Training, Trunk, name_of, part_from_json
 from harness.errors import ConfigError, SpaceError, hint, one_line
 from harness.key import canonical, identity
 
@@ -58,7 +58,7 @@ class Choice:
         """What is chosen where it is a whole part: it becomes the last piece of the choice's name."""
         held = [option.of if isinstance(option, Same) else option for option in self.options]
         kinds = [option.part if isinstance(option, Vary) else type(option) for option in held]
-        roles = {Attention: "attention", Network: "network", Training: "recipe"}
+        roles = {Attention: "attention", Trunk: "network", Training: "recipe"}
         return next((role for base, role in roles.items() if any(issubclass(kind, base) for kind in kinds)), "")
 
 

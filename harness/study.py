@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from harness.config import Network, Part, Training
+from harness.config import NETWORKS, Network, Part, Training
 from harness.errors import StudyError
 from harness.space import Choice, Same, Space, Vary
 
@@ -149,14 +149,15 @@ Stopping = Annotated[SuccessiveHalving | Asha, Field(discriminator="kind")]
 STOPPINGS: dict[str, type[Part]] = {"halving": SuccessiveHalving, "asha": Asha}
 
 
-def _node(kind: type[Part]) -> Any:
+def _node(*kinds: type[Part]) -> Any:
     """A field that holds a part or the choices in its place; typed as the part, which the grammar pretends to be."""
 
     def check(value: Any) -> Any:
         for held in _held(value):
             part = held.part if isinstance(held, Vary) else type(held)
-            if not issubclass(part, kind):
-                raise ValueError(f"Study wants {kind.__name__}(...) or vary({kind.__name__}, ...) here; got {_short(held)}")
+            if not issubclass(part, kinds):
+                plain = " or ".join(f"{kind.__name__}(...)" for kind in kinds)
+                raise ValueError(f"Study wants {plain} or vary({kinds[0].__name__}, ...) here; got {_short(held)}")
         return value
 
     return PlainValidator(check)
@@ -180,12 +181,12 @@ class Study(Part):
 
     name: str
     question: str = ""
-    space: Annotated[Network, _node(Network), PlainSerializer(lambda _: None)]
+    space: Annotated[Network, _node(*NETWORKS), PlainSerializer(lambda _: None)]
     training: Annotated[Training, _node(Training), PlainSerializer(lambda _: None)] = Training()
     strategy: Strategy
-    objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
     stopping: Stopping | None = None
     """Which trials end before their last epoch; None: none does."""
+    objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
     constraints: tuple[Constraint, ...] = ()
     seeds: tuple[int, ...] = (0,)
     trial: str | None = None
@@ -203,12 +204,12 @@ class Study(Part):
         metrics = [objective.metric for objective in self.objectives]
         if not metrics or len(set(metrics)) < len(metrics):
             raise StudyError(f"Study.objectives = {metrics}: give one or more, each metric once")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
         if self.stopping is not None and not set(metrics) & set(EPOCHWISE):
             raise StudyError(
                 f"Study.stopping = {self.stopping!r}: no objective of {metrics} is learned epoch by epoch;"
                 f" leave stopping out, or add {' or '.join(EPOCHWISE)}"
             )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")
         if len(self.seeds) > 1 and isinstance(self.strategy, Search):
             raise StudyError(

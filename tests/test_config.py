@@ -38,7 +38,7 @@ def test_json_gives_the_same_config(config):
 
 
 def test_every_part_is_known_by_its_kind():
-    assert {"se", "eca", "cbam", "lambda", "expatt", "custom", "resnet", "training", "config"} <= PARTS.keys()
+    assert {"se", "lambda", "expatt", "custom", "ltpa", "resnet", "preact", "wide", "vgg", "config"} <= PARTS.keys()
     for kind, part in PARTS.items():
         assert part.model_fields["kind"].default == kind
 
@@ -65,7 +65,7 @@ def test_parts_are_frozen():
 REFUSALS = {
     "unknown field": (
         lambda: ResNet(dept=20),
-        "ResNet.dept: ResNet has no such field (it has label, depth, stages, stem, width); did you mean 'depth'?",
+        "ResNet.dept: ResNet has no such field (it has label, depth, stages, head, stem, width); did you mean 'depth'?",
     ),
     "unknown field wins over a wrong value": (lambda: ExpAtt(kernel=3, head=2), "did you mean 'heads'?"),
     "unknown name": (lambda: ExpAtt(kernel="gausian"), "ExpAtt.kernel = 'gausian': input should be 'gaussian',"),

@@ -439,7 +439,7 @@ GRAMMAR = {
     "not a part": (lambda: vary(dict, a=1), "vary(<class 'dict'>, ...): give a config class, such as ResNet, ExpAtt or"),
     "unknown field": (
         lambda: vary(ResNet, dept=20),
-        "vary(ResNet, dept=...): it has label, depth, stages, stem, width; did",
+        "vary(ResNet, dept=...): it has label, depth, stages, head, stem, width; did",
     ),
     "did you mean": (lambda: vary(ExpAtt, kernl="linear"), "; did you mean 'kernel'?"),
     "by position": (lambda: vary(ExpAtt, "gaussian"), "vary(ExpAtt, 'gaussian'): fields are given by name"),

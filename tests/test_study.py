@@ -174,12 +174,12 @@ REFUSALS = {
         "Study.strategy = 'evolution': give Exhaustive(...) or Random(...) or Evolution(...) or Tpe(...)",
     ),
     "a class for a strategy": (lambda: study(strategy=Exhaustive), "give Exhaustive(...) or Random(...) or Evolution(...)"),
-    "another part for a space": (lambda: study(space=ExpAtt()), "Study wants ResNet(...) or vary(ResNet, ...) here; got "),
-    "a class for a space": (lambda: study(space=ResNet), "Study wants ResNet(...) or vary(ResNet, ...) here; got <class"),
-    "a number for a space": (lambda: study(space=5), "Study wants ResNet(...) or vary(ResNet, ...) here; got 5"),
+    "another part for a space": (lambda: study(space=ExpAtt()), "or vary(ResNet, ...) here; got "),
+    "a class for a space": (lambda: study(space=ResNet), "or vary(ResNet, ...) here; got <class"),
+    "a number for a space": (lambda: study(space=5), "or vary(ResNet, ...) here; got 5"),
     "attention for a space": (
         lambda: study(space=choose(SqueezeExcite(), ResNet())),
-        "Study wants ResNet(...) or vary(ResNet, ...) here; got SqueezeExcite(",
+        "or vary(ResNet, ...) here; got SqueezeExcite(",
     ),
     "another part for a training": (
         lambda: study(training=same(vary(ResNet, depth=20))),

@@ -197,6 +197,7 @@ def _without_bias(hook: Hook) -> Hook:
 
 
 def _products(module: Any, inputs: Any, output: Tensor) -> None:
-    """Our own matrix products outside of layers: a module of ours without layers says how many they are."""
-    height, width = output.shape[-2:]
-    module.__flops__ += output.shape[0] * module.products(height, width, output.shape[1])
+    """Our own matrix products outside of layers: a module of ours without layers says how many they are, at the map that
+    leaves it, or where none does, at the one that enters."""
+    batch, channels, height, width = (output if output.dim() == 4 else inputs[0]).shape
+    module.__flops__ += batch * module.products(height, width, channels)

@@ -12,14 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.config import Attention, Custom, Network, ResNet, Site, Trunk
+from harness.config import VGG, Attention, Custom, Network, PreActResNet, ResNet, Site, Trunk, WideResNet
 from harness.cost import Cost, Shape, network_cost
 from harness.networks.attention.catalog import MADE, attention
 from harness.networks.custom import rehearse
+from harness.networks.preact import PreactivatedNetwork
 from harness.networks.resnet import Block, ResidualNetwork
+from harness.networks.vgg import VGGNetwork
 
-
-NETWORK_MODULES: dict[type[Trunk], Callable[[Any, Shape], nn.Module]] = {ResNet: ResidualNetwork}
+NETWORK_MODULES: dict[type[Trunk], Callable[[Any, Shape], nn.Module]] = {
+    ResNet: ResidualNetwork,
+    PreActResNet: PreactivatedNetwork,
+    WideResNet: PreactivatedNetwork,
+    VGG: VGGNetwork,
+}
 """How each network is built from its config."""
 
 

@@ -7,10 +7,11 @@ from pydantic import Field, model_validator
 
 from harness.cost import Cost, Counter, Shape, conv, linear
 from harness.errors import ConfigError
-from harness.parts.attention import Site
+from harness.parts.attention import Attention, Place, Site
 from harness.parts.custom import Custom
 from harness.parts.expatt import ExpAtt
 from harness.parts.gates import Gate
+from harness.parts.ltpa import LTPA
 from harness.parts.mixers import Mixer
 from harness.parts.part import Part
 
@@ -26,12 +27,20 @@ class Grid(NamedTuple):
     width: int
 
 
+class Deep(Part):
+    """A network known by its depth, which stands before the stages wherever fields are listed."""
+
+    label: str | None = None
+    depth: int
+
+
 class Trunk(Part):
     """A network as stages of convolutions with one attention slot each, and a classifying head."""
 
     label: str | None = None
-    depth: int = 0
     stages: tuple[Slot, ...] = ()
+    head: LTPA | None = None
+    """What classifies; None: the trunk's own linear map of its pooled end."""
 
     @model_validator(mode="after")
     def _slots_fit(self) -> Self:
@@ -41,39 +50,59 @@ class Trunk(Part):
                     attention.check(self.slot_channels(stage))
                 except ConfigError as error:
                     raise ConfigError(f"stage {stage}: {error}") from None
+        if self.head is not None:
+            self.head.check(len(self.stages))
         return self
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Output channels of each stage; the end of the trunk is as wide as its last."""
+        raise NotImplementedError
+
+    def standing(self, slot: Attention) -> Place:
+        """Where in its stage a module stands in this network."""
+        return slot.where
 
     def slot_channels(self, stage: int) -> int:
         """The channels that the attention of this stage (from 1) is asked to work on."""
         raise NotImplementedError
 
     def structure(self) -> dict[str, Any]:
-        """What the network is without its slots: equal networks have equal values here."""
+        """What the network is without its slots and its head: equal networks have equal values here."""
         raise NotImplementedError
 
     def pieces(self, shape: Shape, counter: Counter | None = None) -> Iterator[tuple[str, Cost, Grid]]:
-        """The cost of the stem and of each stage, in order, and what leaves it."""
+        """The cost of the stem, of each stage and of what ends the trunk, in order, and what leaves it."""
         raise NotImplementedError
 
-    def parts(self, shape: Shape, counter: Counter | None = None) -> Iterator[tuple[str, Cost]]:
-        """The cost of the stem, of each stage and of the head, in order."""
-        leaves = []
-        for name, cost, grid in self.pieces(shape, counter):
-            leaves.append(grid)
-            yield name, cost
-        yield "head", linear(leaves[-1].channels, shape.classes)
+    def classifier(self, classes: int) -> Cost:
+        """The cost of the trunk's own head."""
+        return linear(self.outputs[-1], classes)
 
-    def three(self, stage: int, site: Site, counter: Counter | None = None) -> Cost:
+    def parts(self, shape: Shape, counter: Counter | None = None) -> Iterator[tuple[str, Cost]]:
+        """The cost of the stem, of each stage, of what ends the trunk and of the head, in order."""
+        leaves = {}
+        for name, cost, grid in self.pieces(shape, counter):
+            leaves[name] = grid
+            yield name, cost
+        if self.head is None:
+            yield "head", self.classifier(shape.classes)
+        else:
+            taps = [leaves[f"stage {tap}"] for tap in self.head.levels]
+            sites = [Site(grid.channels, *grid) for grid in taps]
+            yield "head", self.head.cost(sites, self.outputs[-1], shape.classes)
+
+    def three(self, stage: int, site: Site, counter: Counter | None = None, *, bias: bool = False) -> Cost:
         """A 3x3 convolution, or what the slot of this stage puts in its place."""
         slot = self.stages[stage - 1]
         if slot is not None and slot.where == "conv":
             return slot.cost(site, counter)
-        return conv(site.inputs, site.channels, 3, *site.grid)
+        return conv(site.inputs, site.channels, 3, *site.grid, bias=bias)
 
-    def behind(self, stage: int, place: str, grid: Grid, counter: Counter | None = None) -> Cost:
+    def behind(self, stage: int, place: Place, grid: Grid, counter: Counter | None = None) -> Cost:
         """The slot of this stage where it stands at `place`, else nothing."""
         slot = self.stages[stage - 1]
-        if slot is None or slot.where != place:
+        if slot is None or self.standing(slot) != place:
             return Cost(0, 0)
         return slot.cost(Site(grid.channels, *grid), counter)
 
