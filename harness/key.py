@@ -59,7 +59,7 @@ def attention_identity(
 
 def training_identity(training: Training) -> dict[str, Any]:
     """The recipe; which pictures is said by the fingerprint of the data, not by where they came from."""
-    without_effect = ("kind", "label", "dataset", "limit", "image_size")
+    without_effect = ("kind", "label", "dataset", "limit", "image_size", "loading", "skip_bad_images")
     return {name: value for name, value in significant(training).items() if name not in without_effect}
 
 

@@ -52,6 +52,12 @@ class Plan:
         return 4 * self.costs["params"][1]
 
     @property
+    def held(self) -> str:
+        """How the pictures are kept."""
+        size = size_words(self.data["train"] * math.prod(self.data["shape"]))
+        return f"read as they pass ({size} decoded)" if self.data["streamed"] else f"{size} held decoded"
+
+    @property
     def checkpoint(self) -> int:
         """Bytes of the largest trial's checkpoint: weights and momenta."""
         return 2 * self.weights
@@ -79,7 +85,8 @@ class Plan:
             words = unit(metric, [high])
             yield f"{metric}: {words.text(low)} to {words.text(high)}" + ("" if self.complete else f" in {sample}")
         height, width = self.data["shape"][1:]
-        yield f"data: {self.data['dataset']}, {self.data['train']:,} pictures to train and validate on, {height}x{width}"
+        pictures = f"{self.data['dataset']}, {self.data['train']:,} pictures to train and validate on"
+        yield f"data: {pictures}, {height}x{width}, {self.held}"
         low, high = self.epochs
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"

@@ -10,7 +10,9 @@ from typing import Any
 from harness.code import add_paths, source_hash
 from harness.config import Config, Custom, Part, Training
 from harness.cost import Cost, Shape, network_cost
-from harness.data.sources import DataInfo, Progress, open_data
+from harness.data.cache import Progress
+from harness.data.pictures import DataInfo
+from harness.data.sources import open_data
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
 from harness.key import canonical, network_identity
@@ -20,6 +22,9 @@ from harness.storage.reader import Stored, read_studies
 from harness.storage.tables import database_file
 from harness.strategies.proposers import proposer
 from harness.study import Study, differences
+
+PICTURES = ("dataset", "limit", "image_size", "loading", "skip_bad_images")
+"""Fields of Training that say which pictures a study is about."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Checked:
     """Hashes of the user's modules."""
     price: Price
     notes: tuple[str, ...]
-    """What differs from when the study was begun."""
+    """What is left out of the data, and what differs from when the study was begun."""
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     proposer(study, space, rows=0)  # raises where the strategy does not fit the space
     sources = user_sources(study)
     _, info = open_data(pictures, data, decoding)
-    notes = () if stored is None else differing(stored, info, sources)
+    notes = info.notes + (() if stored is None else differing(stored, info, sources))
     price = pricing(info.shape)
     if sources:
         rehearse(space, price)
@@ -128,10 +133,10 @@ def pictures_of(study: Study) -> Training:
     found = []
     for recipe in recipes(study.training):
         fields = recipe.fields if isinstance(recipe, Vary) else recipe.model_dump()
-        found.append({name: fields[name] for name in ("dataset", "limit", "image_size")})
+        found.append({name: fields[name] for name in PICTURES})
     choices = (Choice, Same, Span)
     if any(other != found[0] for other in found) or any(isinstance(value, choices) for value in found[0].values()):
-        raise StudyError("Study.training: dataset, limit and image_size are one for a whole study; make a study for each")
+        raise StudyError(f"Study.training: {', '.join(PICTURES)} are one for a whole study; make a study for each")
     return Training(**found[0])
 
 

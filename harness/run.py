@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.data.sources import DataInfo, Progress
+from harness.data.cache import Progress
+from harness.data.pictures import DataInfo
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.preflight import Checked, assert_writable, checked, continued, find
@@ -159,7 +160,11 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
 
 def resolved(study: Study, precision: str, info: DataInfo) -> Study:
     """The study with every `auto` of its training replaced by what it comes to here."""
-    answers = {"precision": precision, "augment": "crop" if info.dataset == "digits" else "crop+flip"}
+    answers = {
+        "precision": precision,
+        "augment": "crop" if info.dataset == "digits" else "crop+flip",
+        "loading": "stream" if info.streamed else "resident",
+    }
 
     def settle(plain: Any, field: str = "") -> Any:
         if isinstance(plain, dict):

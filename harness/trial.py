@@ -129,7 +129,7 @@ def cause_of(error: Exception) -> Cause:
 def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
     import torch
 
-    from harness.data.batches import resident
+    from harness.data.batches import open_batches
     from harness.data.sources import open_data
     from harness.measure.complexity import check
     from harness.networks.build import build
@@ -150,7 +150,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
         check(config.network, network, info.shape, cost)
         _checked.add(counted)
     optim = loop.optimiser(network, training)
-    data = resident(pictures, share=training.validation, seed=assignment.seed, augment=training.augment, device=where)
+    data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
 
     # go on from the last epoch, if there is one
     curve: list[Epoch] = []
@@ -176,6 +176,8 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     last = curve[-1]
     weights = checkpoint.save_final(assignment.folder, assignment.key, network)
     origin = {"threads": assignment.threads, "precision": training.precision, "weights": weights}
+    if info.skipped:
+        origin["skipped_images"] = info.skipped
     yield Report(
         tuple(curve),
         Outcome(

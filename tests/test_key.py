@@ -114,6 +114,14 @@ DIFFERENT = {
     "weight_decay": lambda: key_of(training=Training(weight_decay=0.0)),
     "warmup": lambda: key_of(training=Training(warmup=0.0)),
     "augment": lambda: key_of(training=Training(augment="none")),
+    "padding": lambda: key_of(training=Training(padding="zero")),
+    "cutout": lambda: key_of(training=Training(cutout=0.5)),
+    "jitter": lambda: key_of(training=Training(jitter=0.4)),
+    "policy": lambda: key_of(training=Training(policy="rand")),
+    "another policy": lambda: key_of(training=Training(policy="trivial")),
+    "magnitude": lambda: key_of(training=Training(policy="rand", magnitude=5)),
+    "mixup": lambda: key_of(training=Training(mixup=0.2)),
+    "cutmix": lambda: key_of(training=Training(cutmix=0.2)),
     "precision": lambda: key_of(training=Training(precision="fp32")),
     "label_smoothing": lambda: key_of(training=Training(label_smoothing=0.1)),
     "deterministic": lambda: key_of(training=Training(deterministic=True)),
@@ -132,7 +140,8 @@ def test_what_matters_changes_the_key():
 
 def test_every_field_of_training_is_in_the_key_or_known_to_have_no_effect():
     tried = {name for name in DIFFERENT if name in Training.model_fields}
-    assert set(Training.model_fields) - tried == {"kind", "label", "dataset", "limit", "image_size"}
+    pictures = {"dataset", "limit", "image_size", "loading", "skip_bad_images"}  # in the fingerprint of the data
+    assert set(Training.model_fields) - tried == {"kind", "label"} | pictures
 
 
 def test_the_revision_and_the_versions_change_the_key(monkeypatch):

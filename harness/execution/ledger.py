@@ -16,7 +16,7 @@ from typing import Any
 from harness.code import source_hash
 from harness.config import Config
 from harness.cost import Cost
-from harness.data.sources import DataInfo
+from harness.data.pictures import DataInfo
 from harness.errors import ConfigError
 from harness.execution.keeping import Keep, Keeper
 from harness.key import trial_key

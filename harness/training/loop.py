@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import Training
-from harness.data.batches import Resident, held_batches, steps_per_epoch, train_batches
+from harness.data.batches import Batches
 from harness.errors import Interrupted
 
 
@@ -41,7 +41,7 @@ def autocast(training: Training, device: str) -> torch.autocast:
 def train_epoch(
     network: nn.Module,
     optim: torch.optim.SGD,
-    data: Resident,
+    data: Batches,
     training: Training,
     *,
     seed: int,
@@ -51,17 +51,16 @@ def train_epoch(
     """One pass over the training part (epoch counts from 1); returns the mean loss. Raises Interrupted when `stop` says."""
     network.train()
     seed_everything(seed, epoch)
-    device = data.images.device.type
-    steps = steps_per_epoch(len(data), training.batch_size)
+    device, steps = data.device.type, data.steps
     total = torch.zeros((), device=device)
-    for step, (images, labels) in enumerate(train_batches(data, training.batch_size, seed, epoch), (epoch - 1) * steps):
+    for step, (images, targets) in enumerate(data.epoch(epoch), (epoch - 1) * steps):
         if stop():
             raise Interrupted
         for group in optim.param_groups:
             group["lr"] = learning_rate(step, steps * training.epochs, training)
         with autocast(training, device):
             scores = network(images)
-        loss = F.cross_entropy(scores.float(), labels, label_smoothing=training.label_smoothing)
+        loss = F.cross_entropy(scores.float(), targets, label_smoothing=training.label_smoothing)
         optim.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optim.step()
@@ -78,18 +77,18 @@ def seed_everything(seed: int, epoch: int) -> None:
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, data: Resident, training: Training) -> tuple[float, float]:
+def evaluate(network: nn.Module, data: Batches, training: Training) -> tuple[float, float]:
     """Accuracy and mean cross-entropy on the validation part."""
     network.eval()
     right, loss = 0.0, 0.0
     for scores, labels in _scores(network, data, training):
         right += float((scores.argmax(1) == labels).sum())
         loss += float(F.cross_entropy(scores, labels, reduction="sum"))
-    return right / len(data.held_labels), loss / len(data.held_labels)
+    return right / data.held, loss / data.held
 
 
-def _scores(network: nn.Module, data: Resident, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in held_batches(data, 4 * training.batch_size):
-        with autocast(training, data.images.device.type):
+def _scores(network: nn.Module, data: Batches, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in data.held_out():
+        with autocast(training, data.device.type):
             scores = network(images)
         yield scores.float(), labels

@@ -139,7 +139,7 @@ def test_a_stop_between_epochs_leaves_the_rest_for_next_time(make_study: MakeStu
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"training": vary(Training, dataset=choose("digits", "cifar10"))}, "dataset, limit and image_size are one"),
+        ({"training": vary(Training, dataset=choose("digits", "cifar10"))}, "dataset, limit, image_size, loading, skip_bad_images are one"),
         ({"training": Training(dataset="cifar100")}, "cifar100 is not under"),
         ({"training": Training(image_size=32)}, "only for dataset='folder'"),
         ({"space": vary(ResNet, width=choose(1.0, 1.0001))}, "every value gives the same network"),

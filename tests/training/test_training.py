@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
 from harness.cost import Shape
-from harness.data.batches import resident
+from harness.data.batches import open_batches
 from harness.data.sources import open_data
 from harness.errors import DiskError
 from harness.networks.build import build
@@ -44,7 +44,7 @@ def test_norms_biases_and_radii_do_not_decay() -> None:
 def train(folder: Path, epochs: int, *, interrupted_after: int | None = None) -> dict[str, torch.Tensor]:
     """Trains, through a checkpoint and a new network where interrupted; returns the final weights."""
     pictures, info = open_data(TRAINING, Path())
-    data = resident(pictures, share=0.2, seed=1, augment="crop", device="cpu")
+    data = open_batches(pictures, info, TRAINING, seed=1, device="cpu")
     network = build(ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())), info.shape, 1)
     optim = loop.optimiser(network, TRAINING)
     for epoch in range(1, epochs + 1):
@@ -139,8 +139,10 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypat
 
 def test_evaluation_is_a_mean_over_all_validation_pictures() -> None:
     pictures, info = open_data(TRAINING, Path())
-    data = resident(pictures, share=0.3, seed=0, augment="none", device="cpu")
     network = build(ResNet(depth=8), info.shape, 0)
-    _, whole = loop.evaluate(network, data, TRAINING)
-    _, pieces = loop.evaluate(network, data, Training(batch_size=2, precision="fp32"))
+    losses = []
+    for size in (32, 2):
+        training = TRAINING.model_copy(update={"batch_size": size, "validation": 0.3})
+        losses.append(loop.evaluate(network, open_batches(pictures, info, training, seed=0, device="cpu"), training)[1])
+    whole, pieces = losses
     assert whole == pytest.approx(pieces, rel=1e-5) and whole == pytest.approx(math.log(10), rel=0.2)

@@ -1,0 +1,124 @@
+"""Decoded pictures at rest: folders under HARNESS_CACHE, named by content, each built by one process while others wait.
+
+An entry is made beside its place and renamed once it is whole, so that what a killed builder leaves is never read and is
+swept by the next one. The lock is the kernel's and ends with its holder.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError, one_line
+
+FORMAT = 2
+"""Raised when what an entry holds changes."""
+Progress = Callable[[int, int], None]
+"""Told how many pictures of how many are done; what it raises ends the work."""
+
+
+def cache_folder() -> Path:
+    """HARNESS_CACHE, by default ~/.cache/attention-harness."""
+    return Path(os.environ.get("HARNESS_CACHE", "~/.cache/attention-harness")).expanduser()
+
+
+def name_of(*content: Any) -> str:
+    """The name of an entry: 24 hex digits of what it is made from."""
+    return hashlib.sha256(json.dumps([FORMAT, *content]).encode()).hexdigest()[:24]
+
+
+def entry(name: str, build: Callable[[Path], None], progress: Progress | None = None) -> Path:
+    """The folder of this name: `build` fills it where it is not there yet. Raises DataError in one line on a full disk."""
+    place = cache_folder() / name
+    if place.is_dir():
+        return place
+    with _writable(), _swept(), _locked(name, progress):
+        if not place.is_dir():
+            made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".part", dir=cache_folder()))
+            try:
+                build(made)
+                for file in made.iterdir():
+                    _flush(file)
+                _rename(made, place)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+    return place
+
+
+def known(state: Any, content: Callable[[], str]) -> str:
+    """The name of a content that costs reading, remembered by a state that is cheap to look at: names, sizes, times."""
+    note = cache_folder() / "known" / name_of(state)
+    if note.is_file() and (name := note.read_text()):
+        return name
+    name = content()
+    with _writable():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as made:
+            made.write(name)
+        Path(made.name).replace(note)
+    return name
+
+
+@contextlib.contextmanager
+def _writable() -> Iterator[None]:
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the cache {cache_folder()} cannot be written: {one_line(error)}; make space, or name another by HARNESS_CACHE"
+        ) from None
+
+
+@contextlib.contextmanager
+def _locked(name: str, progress: Progress | None) -> Iterator[None]:
+    """Holds the lock of an entry; `progress` is told of the waiting, so that it may end it."""
+    with (cache_folder() / "locks" / name).open("a") as lock:
+        while not _taken(lock.fileno()):
+            if progress is not None:
+                progress(0, 0)
+            time.sleep(0.05)
+        yield
+
+
+def _taken(lock: int) -> bool:
+    """Whether the lock is ours now; a file system without locks grants it to all, who then do the same work side by side."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _swept() -> Iterator[None]:
+    """Removes what killed builders have left: parts whose lock is free."""
+    (cache_folder() / "locks").mkdir(exist_ok=True)
+    for part in cache_folder().glob("*.part"):
+        with (cache_folder() / "locks" / part.name.partition(".")[0]).open("a") as lock, contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(part, ignore_errors=True)
+    yield
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def _rename(made: Path, place: Path) -> None:
+    """Several may arrive where there are no locks: the first one stays."""
+    try:
+        made.rename(place)
+    except OSError:
+        if not place.is_dir():
+            raise
