@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from harness.config import WideResNet
 from harness.cost import Shape
-from harness.networks.resnet import ResidualBlock, convolution, convolutions, residual_stages
+from harness.networks.resnet import ResidualBlock, convolution, residual_stages
 from harness.networks.trunk import TrunkNetwork
 from harness.parts.preact import Preactivated
 from harness.parts.residual import Residual
-from harness.parts.trunk import Grid
 
 
 class PreactivatedNetwork(TrunkNetwork):
@@ -28,11 +27,9 @@ class PreactivatedBlock(ResidualBlock):
     Where the shape changes, the shortcut is a 1x1 convolution of what the first norm and ReLU give.
     """
 
-    def __init__(self, network: Residual, stage: int, grid: Grid, stride: int) -> None:
-        super().__init__(network, stage, grid, stride)
-        self.enter = _activation(grid.channels)
+    def lay(self, network: Residual, layers: list[nn.Module], stride: int) -> None:
+        self.enter = _activation(self.chain[0])
         self.branch = nn.Sequential()
-        layers = convolutions(network, stage, grid, stride)
         for place, (layer, channels) in enumerate(zip(layers, self.chain), start=1):
             if place > 1:
                 self.branch.add_module(f"norm{place}", nn.BatchNorm2d(channels))
@@ -41,7 +38,7 @@ class PreactivatedBlock(ResidualBlock):
                     self.branch.add_module("drop", nn.Dropout(network.dropout))
             self.branch.add_module(f"conv{place}", layer)
         if self.reshapes:
-            self.shortcut = convolution(grid.channels, self.leaves.channels, 1, stride)
+            self.shortcut = convolution(self.chain[0], self.chain[-1], 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         activated = self.enter(x)

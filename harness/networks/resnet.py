@@ -51,7 +51,7 @@ def residual_stages(
 
 
 class ResidualBlock(nn.Module):
-    """What blocks share: their convolutions, and the attention on the residual branch or behind the addition."""
+    """What blocks share: a chain of convolutions, and the attention on the residual branch or behind the addition."""
 
     def __init__(self, network: Residual, stage: int, grid: Grid, stride: int) -> None:
         super().__init__()
@@ -59,9 +59,14 @@ class ResidualBlock(nn.Module):
         self.chain = network.chain(stage, grid.channels)
         self.leaves = Grid(self.chain[-1], *site.grid)
         self.reshapes = stride != 1 or grid.channels != self.leaves.channels
+        self.lay(network, convolutions(network, stage, grid, stride), stride)
         self.where = slot.where if slot is not None else None
         if slot is not None and slot.where in ("branch", "block"):
             self.attention = attention(slot, Site(self.leaves.channels, *self.leaves))
+
+    def lay(self, network: Residual, layers: list[nn.Module], stride: int) -> None:
+        """Puts the convolutions of the residual branch, norms, and the shortcut in their places."""
+        raise NotImplementedError
 
     def attended(self, x: Tensor, place: str) -> Tensor:
         """`x` through the attention, where it stands at this place of the block."""
@@ -71,20 +76,18 @@ class ResidualBlock(nn.Module):
 class Block(ResidualBlock):
     """A residual block: convolutions with their norms, a ReLU between and one after the addition."""
 
-    def __init__(self, network: Residual, stage: int, grid: Grid, stride: int) -> None:
-        super().__init__(network, stage, grid, stride)
+    def lay(self, network: Residual, layers: list[nn.Module], stride: int) -> None:
         self.branch = nn.Sequential()
-        layers = convolutions(network, stage, grid, stride)
         for place, (layer, channels) in enumerate(zip(layers, self.chain[1:]), start=1):
             if place > 1:
                 self.branch.add_module(f"relu{place - 1}", nn.ReLU(inplace=True))
             self.branch.add_module(f"conv{place}", layer)
             self.branch.add_module(f"norm{place}", nn.BatchNorm2d(channels))
         self.shortcut: nn.Module = nn.Identity()
-        if self.reshapes:
-            outputs = self.leaves.channels
-            projected = network.projects
-            self.shortcut = _projection(grid.channels, outputs, stride) if projected else PaddedShortcut(outputs, stride)
+        if self.reshapes and network.projects:
+            self.shortcut = _projection(self.chain[0], self.chain[-1], stride)
+        elif self.reshapes:
+            self.shortcut = PaddedShortcut(self.chain[-1], stride)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

@@ -89,7 +89,7 @@ class Similarity(nn.Module):
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
         with torch.autocast(local.device.type, enabled=False):
             scores = torch.bmm(g.float()[:, None], local.float().flatten(2))
-        return scores.view(len(local), 1, *local.shape[2:])
+        return scores.view(local.shape[0], 1, *local.shape[2:])
 
     def products(self, height: int, width: int, _: int) -> int:
         """MACs of one picture."""
