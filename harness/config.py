@@ -10,6 +10,7 @@ from pydantic import Field
 
 from harness.errors import ConfigError
 from harness.parts.attention import Attention, Place, Site
+from harness.parts.augmented import AA
 from harness.parts.custom import Custom
 from harness.parts.expatt import ExpAtt, Kernel
 from harness.parts.gates import (
@@ -24,6 +25,7 @@ from harness.parts.gates import (
     SqueezeExcite,
     TripletAttention,
 )
+from harness.parts.gsa import GSA
 from harness.parts.ltpa import LTPA
 from harness.parts.mixers import BottleneckAttention, Halo, LambdaLayer, NonLocal, StandAlone
 from harness.parts.part import Neutral, Part, Scalar
@@ -35,7 +37,7 @@ from harness.parts.vgg import VGG
 
 __all__ = ["ATTENTIONS", "CBAM", "ECA", "NETWORKS", "PARTS", "Attention", "Config", "Custom", "ExpAtt", "Kernel", "Network"]
 __all__ += ["Neutral", "Part", "Place", "ResNet", "Scalar", "Site", "Slot", "SqueezeExcite", "Training", "Trunk"]
-__all__ += ["LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json"]
+__all__ += ["AA", "GSA", "LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json"]
 __all__ += ["BAM", "BottleneckAttention", "CoordinateAttention", "EffectiveSE", "GatherExcite", "GlobalContext", "Halo"]
 __all__ += ["LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
 

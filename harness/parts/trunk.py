@@ -8,14 +8,16 @@ from pydantic import Field, model_validator
 from harness.cost import Cost, Counter, Shape, conv, linear
 from harness.errors import ConfigError
 from harness.parts.attention import Attention, Place, Site
+from harness.parts.augmented import AA
 from harness.parts.custom import Custom
 from harness.parts.expatt import ExpAtt
 from harness.parts.gates import Gate
+from harness.parts.gsa import GSA
 from harness.parts.ltpa import LTPA
 from harness.parts.mixers import Mixer
 from harness.parts.part import Part
 
-Slot = Annotated[Gate | Mixer | ExpAtt | Custom, Field(discriminator="kind")] | None
+Slot = Annotated[Gate | Mixer | ExpAtt | AA | GSA | Custom, Field(discriminator="kind")] | None
 """What a stage may hold."""
 
 

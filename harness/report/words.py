@@ -27,6 +27,8 @@ KINDS = {
     "sasa": "SASA",
     "lambda": "lambda",
     "expatt": "ExpAtt",
+    "aa": "AA",
+    "gsa": "GSA",
     "resnet": "ResNet",
 }
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "folder": "a folder of pictures"}

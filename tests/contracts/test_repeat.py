@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import CBAM, ECA, Attention, Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
+from harness.config import AA, CBAM, ECA, GSA, Attention, Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
 from harness.cost import network_cost
 from harness.data.sources import open_data
 from harness.measure.complexity import count_custom
@@ -19,6 +19,8 @@ KINDS: list[Attention | None] = [
     ExpAtt(kernel="laplacian", radius_per="head", heads=4),
     ExpAtt(kernel="cauchy"),
     ExpAtt(kernel="uniform"),
+    AA(),
+    GSA(),
     Custom("test_repeat_module:Scale"),
     Custom("test_repeat_module:Scale", place="block"),
     Custom("test_repeat_module:Scale", place="stage"),

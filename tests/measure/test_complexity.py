@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.config import ATTENTIONS, CBAM, ECA, Attention, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite
+from harness.config import AA, ATTENTIONS, CBAM, ECA, GSA, Attention, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite
 from harness.cost import Cost, Shape, network_cost
 from harness.errors import CodeError, ConfigError
 from harness.measure.complexity import CountError, check, count_custom, count_dispatch, count_ptflops
@@ -28,6 +28,16 @@ SLOTS = st.one_of(
         heads=st.sampled_from([1, 2, 8]),
         share=st.sampled_from([0.1, 0.25, 0.5]),
     ),
+    st.builds(
+        AA,
+        upsilon=st.sampled_from([0.1, 0.5, 1.0]),
+        heads=st.sampled_from([1, 4, 8]),
+        min_keys=st.sampled_from([1, 20]),
+        position=st.sampled_from(["relative", "none"]),
+        largest=st.sampled_from([None, 8, 16]),
+    ),
+    st.builds(GSA, heads=st.sampled_from([1, 8]), content=st.just(True), position=st.booleans(), norm=st.booleans()),
+    st.builds(GSA, heads=st.sampled_from([1, 8]), content=st.just(False)),
 )
 SHAPES = st.builds(Shape, st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
 
@@ -41,9 +51,8 @@ def networks(draw: st.DrawFn) -> ResNet:
     try:
         return ResNet(depth=depth, stages=stages, width=width, stem=stem)
     except ConfigError:  # a slot that does not fit so narrow a stage
-        return ResNet(
-            depth=depth, stages=tuple(None if isinstance(s, ExpAtt) else s for s in stages), width=width, stem=stem
-        )
+        fitting = tuple(None if s is not None and s.where == "conv" else s for s in stages)
+        return ResNet(depth=depth, stages=fitting, width=width, stem=stem)
 
 
 @given(network=networks(), shape=SHAPES)

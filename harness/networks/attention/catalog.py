@@ -9,9 +9,11 @@ from torch import nn
 from harness import config as kinds
 from harness.config import Attention, Site
 from harness.networks.attention import adopted
+from harness.networks.attention.augmented import AAConv2d
 from harness.networks.attention.bam import BottleneckGate
 from harness.networks.attention.expatt import ExpAttConv2d
 from harness.networks.attention.gather import NeighbourhoodGate
+from harness.networks.attention.gsa import GSA2d
 from harness.networks.attention.lambdas import LambdaConv2d
 from harness.networks.attention.simam import EnergyGate
 from harness.networks.attention.standalone import StandAloneConv2d
@@ -35,6 +37,8 @@ BUILDERS: dict[type[Attention], Callable[[Any, Site], nn.Module]] = {
     kinds.StandAlone: StandAloneConv2d,
     kinds.LambdaLayer: LambdaConv2d,
     kinds.ExpAtt: ExpAttConv2d,
+    kinds.AA: AAConv2d,
+    kinds.GSA: GSA2d,
     kinds.Custom: custom,
 }
 MADE: WeakKeyDictionary[nn.Module, tuple[Attention, Site]] = WeakKeyDictionary()
