@@ -228,7 +228,7 @@ def test_json_of_something_else_is_refused():
         ("seeds", 5, "Study.seeds = 5: input should be a valid tuple"),
         ("seeds", ["a"], "Study.seeds.1 = 'a': input should be a valid integer"),
         ("objectives", "accuracy", "Study.objectives = 'accuracy': input should be a valid tuple"),
-        ("objectives", ["accuracy"], "Study.objectives.1 = 'accuracy': input should be"),
+        ("objectives", ["accuracy"], "Study.objectives.1 = 'accuracy': give Objective(...)"),
         ("constraints", {"metric": "macs"}, "Study.constraints = {'metric': 'macs'}: input should be a valid tuple"),
         ("strategy", "evolution", "Study.strategy = 'evolution': give Exhaustive(...) or Random(...)"),
         ("training", "long", "Study wants Training(...) or vary(Training, ...) here; got 'long'"),

@@ -61,7 +61,7 @@ def explain(part: type[BaseModel], error: ErrorDetails) -> str:
         return str(error["ctx"]["error"])
     if type(error["input"]).__module__ == "harness.space":
         return f"{where} = {error['input']!r}: {part.__name__}(...) takes plain values; write vary({part.__name__}, ...)"
-    if error["type"] in ("union_tag_not_found", "model_attributes_type"):
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid", "model_attributes_type", "model_type"):
         parts = " or ".join(f"{name}(...)" for name in _parts_in(part.model_fields[str(error["loc"][0])].annotation))
         return f"{where} = {error['input']!r}: give {parts}"
     rule = error["msg"][:1].lower() + error["msg"][1:]

@@ -30,6 +30,9 @@ KINDS = {
     "aa": "AA",
     "gsa": "GSA",
     "resnet": "ResNet",
+    "preact": "PreActResNet",
+    "vgg": "VGG",
+    "ltpa": "LTPA",
 }
 DATASETS = {"digits": "digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "folder": "a folder of pictures"}
 
@@ -132,7 +135,7 @@ class Difference(NamedTuple):
         return f"{head} ({', '.join(rest)}) in {self.place}" if rest else f"{head} in {self.place}"
 
 
-_STAGE = re.compile(r"stages\.(?:.*\.)?(\d+(?:\+\d+)*)\.(.+)")
+_STAGE = re.compile(r"(?:.*\.)?stages\.(?:.*\.)?(\d+(?:\+\d+)*)\.(.+)")
 _PARTS = ("attention", "network", "recipe")
 """Last pieces of the names of choices between whole parts, which the chosen part's own name tells enough about."""
 
@@ -153,7 +156,7 @@ def chosen_words(field: str, value: Scalar) -> str:
         return KINDS.get(str(value), str(value))
     if isinstance(value, bool):
         return f"{field} {'yes' if value else 'no'}"
-    words = f"{value:.3g}" if isinstance(value, float) else str(value)
+    words = f"{value:.3g}" if isinstance(value, float) else KINDS.get(str(value), str(value))
     return f"{field.replace('_', ' ')} {words}"
 
 
@@ -167,6 +170,7 @@ def differences(params: dict[str, Scalar], order: Iterable[str]) -> tuple[Differ
 
 
 def choice_title(name: str) -> str:
-    """A choice as a legend's title: `stages.3.attention` -> stage 3 attention."""
-    place, field = place_of(name)
-    return f"{place} {field.replace('_', ' ')}".strip()
+    """A choice as a legend's title: `stages.3.attention` -> stage 3 attention, of one network among several with its name."""
+    (place, field), (first, dot, _) = place_of(name), name.partition(".")
+    owner = KINDS.get(first, first) if dot and first not in ("stages", "head", "training") else ""
+    return " ".join(filter(None, (owner, place, field.replace("_", " "))))

@@ -79,3 +79,6 @@ def test_differences_follow_the_space_and_speak_for_themselves():
     ]
     assert found[0].prose == "ExpAtt (gaussian, radius 2.35) in stage 2"
     assert choice_title("stages.3.attention") == "stage 3 attention"
+    assert choice_title("vgg.stages.3.expatt.kernel") == "VGG stage 3 kernel"
+    assert choice_title("resnet.depth") == "ResNet depth"
+    assert choice_title("head.ltpa.score") == "score"
