@@ -53,12 +53,15 @@ class Summary:
     """Trials finished in this run."""
     complete: int
     stopped: int
+    """Trials that early stopping ended."""
     failed: int
     left: int
     """Planned trials that are not finished."""
     refused: dict[str, int]
     seconds: float
     best: dict[str, float]
+    saved: int = 0
+    """Epochs that early stopping saved."""
     notes: tuple[str, ...] = ()
     trouble: str = ""
     """Why the run ended itself before it was done, if it did."""
@@ -208,6 +211,7 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         refused=dict(ledger.refused),
         seconds=seconds,
         best=dict(ledger.best),
-        notes=notes,
+        saved=ledger.ladder.saved,
+        notes=(*notes, *ledger.notes),
         trouble=ledger.trouble,
     )

@@ -44,6 +44,8 @@ class Assignment:
     """Hashes of the user's modules as they were when the run began."""
     code: tuple[str, ...] = ()
     """Folders of the user's modules."""
+    rungs: tuple[int, ...] = ()
+    """Epochs after which the driver says whether the trial goes on."""
 
     @property
     def folder(self) -> Path:
@@ -53,9 +55,9 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: complete with metrics, or failed with a reason."""
+    """How a trial ended: complete with metrics, or failed with a reason; the ledger alone says that one is stopped."""
 
-    state: Literal["complete", "failed"]
+    state: Literal["complete", "stopped", "failed"]
     metrics: dict[str, float] = field(default_factory=dict)
     device: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -159,6 +161,8 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
         network.load_state_dict(saved["network"])
         optim.load_state_dict(saved["optimiser"])
         curve = [Epoch(*point) for point in saved["curve"]]
+        if len(curve) in assignment.rungs:
+            yield Report(tuple(curve))  # a driver may have died before it said whether this one goes on
 
     # train and measure
     spent = sum(point.seconds for point in curve)

@@ -45,7 +45,7 @@ class LocalBackend:
         while (assignment := ledger.next()) is not None:
             for report in run_trial(assignment, lambda: ledger.stopping):
                 ledger.report(assignment.number, report)
-                if ledger.paused(assignment.number):
+                if ledger.over(assignment.number):
                     break
             ledger.leave(assignment.number)  # what has no outcome by now goes on next time
 

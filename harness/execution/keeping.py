@@ -1,7 +1,8 @@
-"""What finished trials leave on disk: the final weights of the front, of all, or of none."""
+"""What finished trials leave on disk: the final weights of the front, of all, or of none; of stopped ones a checkpoint."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from operator import le
 from pathlib import Path
 from typing import Literal
@@ -11,8 +12,11 @@ from harness.record import Record
 from harness.study import Study
 
 Keep = Literal["front", "all", "none"]
+CHECKPOINTS = "last-*.pt"
 PASSING = ("last-*", "*.part")
 """Files that are there only while a trial runs."""
+PROMOTABLE = 10
+"""Stopped trials whose checkpoints stay beside the front's weights: the best, for `--promote`."""
 
 Point = tuple[float, ...]
 """Values of the objectives, the smaller the better; those of many trials may be equal."""
@@ -30,6 +34,7 @@ class Keeper:
         self._keep, self._folder, self._objectives = keep, Path(runs) / study.name, study.objectives
         unsettled = self._unsettled(records)
         best = front([record for record in records if record not in unsettled], study.objectives)
+        self._stopped = {r.number for r in records if r.state == "stopped" and (self._folder / str(r.number)).exists()}
         self._front: dict[Point, list[int]] = {}
         for record in best:
             self._front.setdefault(self._point(self._values(record)), []).append(record.number)
@@ -40,14 +45,36 @@ class Keeper:
         """A trial has ended, with objective values or without any."""
         if not values or self._keep == "none" or (self._keep == "front" and not self._joins_front(number, values)):
             self._clear(number)
-        for pattern in PASSING:
-            for path in (self._folder / str(number)).glob(pattern):
-                path.unlink(missing_ok=True)
+        self._remove(number, PASSING)
+
+    def stopped(self, number: int) -> None:
+        """A trial was stopped early; `spare` says whose checkpoints stay."""
+        self._stopped.add(number)
+        self._remove(number, ("*.part",))
+
+    def spare(self, pending: Iterable[int], best: Iterable[int]) -> None:
+        """Clears the checkpoints of stopped trials away, but for those about to be promoted and those that `keep` leaves: of
+        the best by `front`, of all, or of none."""
+        kept: Iterable[int] = {"front": islice(best, PROMOTABLE), "all": {*self._stopped}, "none": ()}[self._keep]
+        for number in self._stopped - {*pending, *kept}:
+            self._clear(number)
+            self._stopped.remove(number)
+
+    def holds(self, number: int) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any((self._folder / str(number)).glob(CHECKPOINTS))
+
+    def hand_over(self, number: int, heir: int) -> None:
+        """Gives the checkpoint of a stopped trial to the row that goes on with it; a second time changes nothing."""
+        self._stopped.discard(number)
+        if self.holds(number) and not self.holds(heir):
+            self._clear(heir)
+            (self._folder / str(number)).replace(self._folder / str(heir))
 
     def _unsettled(self, records: list[Record]) -> list[Record]:
         """Trials whose row a driver finished that was killed before it cleared up after them."""
         left = {path.parent.name for pattern in PASSING for path in self._folder.glob(f"*/{pattern}")}
-        return [record for record in records if record.state != "running" and str(record.number) in left]
+        return [record for record in records if record.state in ("complete", "failed") and str(record.number) in left]
 
     def _values(self, record: Record) -> list[float]:
         return [record.value(objective.metric) for objective in self._objectives]
@@ -64,6 +91,11 @@ class Keeper:
                 self._clear(other)
         self._front.setdefault(point, []).append(number)
         return True
+
+    def _remove(self, number: int, patterns: Iterable[str]) -> None:
+        for pattern in patterns:
+            for path in (self._folder / str(number)).glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _clear(self, number: int) -> None:
         shutil.rmtree(self._folder / str(number), ignore_errors=True)

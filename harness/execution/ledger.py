@@ -9,8 +9,9 @@ adopted: same number, same parameters, on from its last checkpoint. Retries belo
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from harness.code import source_hash
@@ -25,6 +26,7 @@ from harness.space import Params
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.store import Store
 from harness.strategies.proposers import Cells, Proposal, distributions, proposer
+from harness.strategies.stopping import recalled, so_far
 from harness.study import Search, Study
 from harness.trial import Assignment, Outcome, Report
 
@@ -100,6 +102,8 @@ class Rules:
     """Run the configs of failed trials again, as new rows that name the old."""
     keep: Keep = "front"
     """Whose final weights stay on disk."""
+    promote: int = 0
+    """Go on with so many of the trials that were stopped early, the best, as new rows; those of earlier runs count."""
 
 
 @dataclass
@@ -128,6 +132,8 @@ class Ledger:
         """Proposals not trained: screened (no network, or over a constraint) or duplicate."""
         self.running: dict[int, Running] = {}
         self.best: dict[str, float] = {}
+        self.notes: list[str] = []
+        """What is worth telling of how the run began."""
         self._stopped = self._exhausted = False
         self._waiting: deque[Running] = deque()
         self._alone: deque[Running] = deque()
@@ -140,15 +146,19 @@ class Ledger:
         self._cells = {self._cell(record.config, record.seed) for record in records}
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
         self._proposer = proposer(self.study, self.space, len(records))
+        self.ladder = recalled(self.study, records)
         for record in records:
             self._recall(record)
         self._failed_again(records)
-        self.planned = self._count_planned(sum(record.replaces is not None for record in records) + len(self._again))
+        self._promote(records)
+        self._keeper.spare(self._pending, self.ladder.best())
+        repeated = sum(record.replaces is not None or record.promotes is not None for record in records)
+        self.planned = self._count_planned(repeated + len(self._again))
 
     # what there is to do
 
     def _count_planned(self, repeated: int) -> int:
-        """Rows the study is to have: its budget or its cells, and those that replace failed ones."""
+        """Rows the study is to have: its budget or its cells, and those that take up earlier ones."""
         if isinstance(self.study.strategy, Search):
             planned = self.study.strategy.trials
         else:
@@ -162,6 +172,10 @@ class Ledger:
             values = [record.value(objective.metric) for objective in self.study.objectives]
             self._note_best(values)
             self._proposer.remember(record.proposal, values)
+        elif record.state == "stopped":
+            self._proposer.remember(
+                record.proposal, self._values_so_far(record.costs, record.curve, record.config.training.epochs)
+            )
         elif record.state == "running":
             running = self._adopt(record)
             if self._key(record.config, record.seed) == record.key:
@@ -172,9 +186,10 @@ class Ledger:
                 self._again.append(record)
 
     def _adopt(self, record: Record) -> Running:
-        proposal = Proposal(record.params, record.seed, record.proposal or None)
-        assignment = self._assignment(record.number, record.key, record.seed, record.config_json, record.costs)
-        return Running(assignment, record.params, proposal, record.config.training.epochs, record.curve)
+        proposal, epochs = Proposal(record.params, record.seed, record.proposal or None), record.config.training.epochs
+        promotes = record.promotes
+        assignment = self._assignment(record.number, record.key, record.seed, record.config_json, record.costs, promotes)
+        return Running(assignment, record.params, proposal, epochs, record.curve)
 
     def _failed_again(self, records: list[Record]) -> None:
         """Failed trials to be run anew: all on request, and those whose user module has changed since."""
@@ -184,6 +199,28 @@ class Ledger:
                 changed = self._key(record.config, record.seed) != record.key
                 if changed or self.rules.retry_failed:
                     self._again.append(record)
+
+    def _promote(self, records: list[Record]) -> None:
+        """Stopped trials to go on with: the best, as many as are asked for, those promoted before among them."""
+        wanted = max(self.rules.promote - len(self.ladder.promoted), 0)
+        stopped = {record.number: record for record in records if record.state == "stopped"}
+        chosen = [stopped[number] for number in islice(self.ladder.best(), wanted)]
+        self._again.extend(chosen)
+        if len(chosen) < wanted:
+            total = len(self.ladder.promoted) + len(chosen)
+            self.notes.append(f"--promote {self.rules.promote}: {total} in all, no other trial was stopped early")
+        if gone := [str(record.number) for record in chosen if not self._inherited(record)]:
+            self.notes.append(f"trained from the beginning, as their checkpoints are gone: trials {', '.join(gone)}")
+
+    def _inherited(self, record: Record) -> int:
+        """Epochs that need not be trained again when a stopped trial is promoted."""
+        same = self._key(record.config, record.seed) == record.key
+        return record.epochs if same and self._keeper.holds(record.number) else 0
+
+    @property
+    def _pending(self) -> list[int]:
+        """Stopped trials about to be promoted."""
+        return [record.number for record in self._again if record.state == "stopped"]
 
     @property
     def done(self) -> bool:
@@ -204,10 +241,11 @@ class Ledger:
         """Whether an epoch of so many seconds would end too late."""
         return self.rules.seconds is not None and time.monotonic() - self.began + pace > self.rules.seconds
 
-    def paused(self, number: int) -> bool:
-        """Whether a running trial is not to go on: the run ends, or its next epoch does not fit into the time left."""
+    def over(self, number: int) -> bool:
+        """Whether a trial that was handed out is not to go on: it has ended or was stopped early, the run ends, or its next
+        epoch does not fit into the time left."""
         running = self.running.get(number)
-        return running is not None and (self.stopping or self.out_of_time(running.pace))
+        return running is None or self.stopping or self.out_of_time(running.pace)
 
     # handing out
 
@@ -226,7 +264,7 @@ class Ledger:
         return running.assignment
 
     def _proposals(self) -> Iterator[tuple[Proposal, Record | None]]:
-        """Failed trials to be run anew, then what the strategy proposes, as long as there is room."""
+        """Earlier trials to be taken up, then what the strategy proposes, as long as there is room."""
         while self._again:
             record = self._again.popleft()
             yield Proposal(record.params, record.seed, record.proposal or None), record
@@ -237,32 +275,38 @@ class Ledger:
 
     def _begin(self) -> Running | None:
         """Writes the row of the next proposal that passes the screen."""
-        for proposal, failed in self._proposals():
+        for proposal, earlier in self._proposals():
             passed = self._screen(proposal)
-            if passed is None or (failed is None and self._cell(passed[0], proposal.seed) in self._cells):
+            if passed is None or (earlier is None and self._cell(passed[0], proposal.seed) in self._cells):
                 self.refused["duplicate" if passed else "screened"] += 1
                 self._proposer.told(proposal, None)
                 if self.stopping:
                     return None
                 continue
-            return self._write(proposal, passed[0], passed[2], failed)
+            return self._write(proposal, passed[0], passed[2], earlier)
         return None
 
-    def _write(self, proposal: Proposal, config: Config, cost: Cost, failed: Record | None) -> Running:
+    def _write(self, proposal: Proposal, config: Config, cost: Cost, earlier: Record | None) -> Running:
         key = self._key(config, proposal.seed)
         plain, costs = config.model_dump(mode="json"), cost._asdict()
         attributes: dict[str, Any] = {"key": key, "seed": proposal.seed, "config": plain, "costs": costs}
         if proposal.memory:
             attributes["proposal"] = proposal.memory
-        if failed is not None:
-            attributes["replaces"] = failed.number
+        attributes |= self._lineage(earlier) if earlier is not None else {}
         active = {name: self._distributions[name] for name in proposal.params}
         self._fence()
         number = self.store.begin(self.study_id, proposal.params, active, attributes)
         self._cells.add(self._cell(config, proposal.seed))
         self.rows += 1
-        assignment = self._assignment(number, key, proposal.seed, plain, costs)
+        assignment = self._assignment(number, key, proposal.seed, plain, costs, attributes.get("promotes"))
         return Running(assignment, proposal.params, proposal, config.training.epochs)
+
+    def _lineage(self, earlier: Record) -> dict[str, Any]:
+        """What a row says of the one that it takes up."""
+        if earlier.state == "stopped":
+            return {"promotes": earlier.number, "inherited": self._inherited(earlier)}
+        promoted = {} if earlier.promotes is None else {"promotes": earlier.promotes}
+        return {"replaces": earlier.number} | promoted
 
     def _screen(self, proposal: Proposal) -> tuple[Config, int, Cost] | None:
         """Config, seed and exact cost of a proposal; None for one that is no network or breaks a constraint."""
@@ -285,7 +329,19 @@ class Ledger:
         """The key without the source of the user's modules: what was trained is not trained again for a moved comment."""
         return trial_key(config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial)
 
-    def _assignment(self, number: int, key: str, seed: int, config: dict[str, Any], costs: Mapping[str, int]) -> Assignment:
+    def _assignment(
+        self,
+        number: int,
+        key: str,
+        seed: int,
+        config: dict[str, Any],
+        costs: Mapping[str, int],
+        promotes: int | None,
+    ) -> Assignment:
+        """What a worker is told; who goes on with a stopped trial is given its checkpoint, and is not stopped again."""
+        if promotes is not None:
+            self.ladder.promotes(promotes)
+            self._keeper.hand_over(promotes, number)
         return Assignment(
             study=self.study.name,
             number=number,
@@ -301,19 +357,25 @@ class Ledger:
             trial=self.study.trial,
             sources=dict(self.sources),
             code=self.places.code,
+            rungs=self.ladder.rungs(config["training"]["epochs"]) if promotes is None else (),
         )
 
     # taking back
 
     def report(self, number: int, report: Report) -> None:
-        """An epoch was finished, or the whole trial."""
-        running = self.running[number]
+        """An epoch was finished, or the whole trial; at a rung it is decided whether the trial goes on."""
+        running, outcome = self.running[number], report.outcome
+        at_rung = False
         if len(report.curve) > len(running.curve):
             running.curve, running.lost = report.curve, 0
-        outcome = report.outcome
-        if outcome is None:
-            if time.monotonic() - running.told >= TOLD_EVERY:
-                self._tell(running)
+            key, costs = running.assignment.key, running.assignment.costs
+            self.ladder.reached(key, running.epochs, running.curve, costs)
+            at_rung = outcome is None and len(running.curve) in running.assignment.rungs
+        if at_rung and (reason := self.ladder.verdict(running.assignment.key, len(running.curve))):
+            self._end(self.running.pop(number), Outcome("stopped", reason=reason))
+        elif outcome is None:
+            if at_rung or time.monotonic() - running.told >= TOLD_EVERY:
+                self._tell(running)  # who has passed a rung is known to the next driver too
             self.watcher.advanced(self, running)
         elif outcome.cause in ("disk", "source"):
             self.leave(number)
@@ -355,8 +417,9 @@ class Ledger:
             outcome = Outcome("failed", reason=f"the trial measured no {missing[0]}, which is an objective")
         attributes: dict[str, Any] = {"device": outcome.device, "provenance": outcome.provenance, "metrics": outcome.metrics}
         values: list[float] = []
+        known: list[float] | None = None
         if outcome.state == "complete":
-            values = [float(found[objective.metric]) for objective in self.study.objectives]
+            values = known = [float(found[objective.metric]) for objective in self.study.objectives]
             self._note_best(values)
         else:
             attributes |= {"reason": outcome.reason, "traceback": outcome.traceback}
@@ -365,16 +428,30 @@ class Ledger:
             self.study_id, running.number, outcome.state, values=values, curve=running.curve, attributes=attributes
         )
         self.finished[outcome.state] += 1
-        self._proposer.told(running.proposal, values or None)
-        self._keeper.settle(running.number, values)
+        if outcome.state == "stopped":
+            known = self._values_so_far(running.assignment.costs, running.curve, running.epochs)
+            self.ladder.stopped(running.number, running.assignment.key, len(running.curve), running.epochs)
+            self._keeper.stopped(running.number)
+            self._keeper.spare(self._pending, self.ladder.best())
+        else:
+            self._keeper.settle(running.number, values)
+        self._proposer.told(running.proposal, known)
         self.watcher.ended(self, running, outcome)
         self._give_up_if_hopeless(outcome)
+
+    def _values_so_far(self, costs: Mapping[str, int], curve: Sequence[Epoch], epochs: int) -> list[float]:
+        """The objectives of a stopped trial as its strategy is told them: less than it might have reached."""
+        return [so_far(objective.metric, curve, costs, epochs) for objective in self.study.objectives]
 
     def _give_up_if_hopeless(self, outcome: Outcome) -> None:
         """Ends a study in which everything fails for one reason."""
         if outcome.state == "failed":
             self._reasons[re.sub(r"\d+", "#", outcome.reason)] += 1
-        if not self.finished["complete"] and len(self._reasons) == 1 and self._reasons.total() >= HOPELESS:
+        if (
+            not (self.finished["complete"] or self.finished["stopped"])
+            and len(self._reasons) == 1
+            and self._reasons.total() >= HOPELESS
+        ):
             self.stop(f"the first {self._reasons.total()} trials all failed for one reason: {outcome.reason}")
 
     def _fence(self) -> None:

@@ -34,6 +34,7 @@ os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
 from harness.errors import HarnessError, one_line  # noqa: E402
@@ -50,7 +51,8 @@ MOMENT = 0.5
 
 
 class Worker(tune.Trainable):
-    """A process that runs one assignment after the other; a step is an epoch, or as many as fit into a moment."""
+    """A process that runs one assignment after the other; a step is an epoch, or as many as fit into a moment, and ends at a
+    rung: there the trial waits for the driver's word."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._reports = self._begin(config)
@@ -60,12 +62,14 @@ class Worker(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> Iterator[Report]:
-        return run_trial(Assignment(**config["assignment"]))
+        assignment = Assignment(**config["assignment"])
+        self._rungs = assignment.rungs
+        return run_trial(assignment)
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
         report = next(self._reports)
-        while report.outcome is None and time.monotonic() - began < MOMENT:
+        while report.outcome is None and len(report.curve) not in self._rungs and time.monotonic() - began < MOMENT:
             report = next(self._reports)  # each holds the curve so far
         return {"report": report.to_json(), "epoch": len(report.curve), "done": report.outcome is not None}
 
@@ -113,11 +117,16 @@ class LedgerSearcher(Unpickled, Searcher):
             return {"assignment": asdict(assignment)}
         return None if self._ledger.running else Searcher.FINISHED
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def take(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Hands a report to the ledger; whether its trial goes on."""
         number = self.numbers[trial_id]
         if "report" in result and number in self._ledger.running:
             with self._guarded():
                 self._ledger.report(number, Report.from_json(result["report"]))
+        return not self._ledger.over(number)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """The scheduler has told it already."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self.numbers.pop(trial_id)
@@ -143,19 +152,30 @@ class LedgerSearcher(Unpickled, Searcher):
         """The database is the only truth."""
 
 
+class LedgerScheduler(Unpickled, FIFOScheduler):
+    """Hands each report to the ledger and carries out what it says; of a stopped trial Tune tells its searcher no result."""
+
+    def __init__(self, searcher: LedgerSearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return str(self.CONTINUE if self._searcher.take(trial.trial_id, result) else self.STOP)
+
+
 class RunEnds(BaseException):
     """Leaves Tune's loop at once: Tune itself would wait for every running epoch."""
 
 
 class StopWhenAsked(Unpickled, tune.Stopper):
-    """Ends the run once the ledger is told to stop, and a trial whose next epoch does not fit into the time left."""
+    """Ends the run once the ledger is told to stop."""
 
     def __init__(self, ledger: Ledger, searcher: LedgerSearcher) -> None:
         self._ledger, self._searcher = ledger, searcher
         self._handlers = handlers()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self._ledger.paused(self._searcher.numbers.get(trial_id, -1))
+        return False
 
     def stop_all(self) -> bool:
         put_back(self._handlers)
@@ -322,7 +342,11 @@ class RayBackend:
         tuner = tune.Tuner(
             tune.with_resources(Worker, share),
             tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, max_concurrent_trials=self.concurrency, reuse_actors=True
+                search_alg=searcher,
+                scheduler=LedgerScheduler(searcher),
+                num_samples=-1,
+                max_concurrent_trials=self.concurrency,
+                reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 storage_path=self._folder,

@@ -42,10 +42,11 @@ class Proposer(Protocol):
         """The next proposal, None when the space is exhausted."""
 
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
-        """How a proposal ended: with values, or refused, failed or known already."""
+        """How a proposal ended: with values, which are those so far of a trial that was stopped early, or refused, failed or
+        known already."""
 
     def remember(self, memory: dict[str, Any], values: Sequence[float]) -> None:
-        """A finished trial of an earlier run."""
+        """A finished trial of an earlier run, or one that was stopped early."""
 
 
 def proposer(study: Study, space: Space, rows: int) -> Proposer:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,78 +11,15 @@ from hypothesis import strategies as st
 
 from harness.analysis.front import front
 from harness.config import Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
-from harness.cost import Cost, Shape, network_cost
-from harness.data.sources import DataInfo
-from harness.execution.ledger import HOPELESS, Ledger, Places, Rules, Running, Watcher
-from harness.record import Epoch, Record
+from harness.execution.ledger import HOPELESS, Rules
+from harness.record import Epoch
 from harness.space import choose, span, vary
 from harness.storage.lease import Lease, LeaseError
-from harness.storage.reader import read_records
-from harness.storage.store import Store
 from harness.study import Evolution, Exhaustive, Random, Study, Tpe, at_most, minimize
-from harness.trial import Assignment, Outcome, Report
+from harness.trial import Outcome, Report
+from tests.execution.desk import Desk, attention, curve, finish_all, outcome, price
 
-INFO = DataInfo("digits", "f1", Shape(1, 8, 8, 10), 100, 10)
 STRATEGIES = (Evolution(trials=6, population=2), Tpe(trials=6), Random(trials=6), Exhaustive())
-attention = choose(None, SqueezeExcite(ratio=4), vary(ExpAtt, kernel=choose("gaussian", "cauchy"), radius=choose(1.0, 2.0)))
-
-
-def price(config: Config) -> Cost:
-    return network_cost(config.network, INFO.shape, lambda *_: Cost(1, 1))
-
-
-def outcome(assignment: Assignment) -> Outcome:
-    """A made-up accuracy that depends on the key alone."""
-    accuracy = int(assignment.key[:4], 16) / 0x10000
-    return Outcome("complete", metrics={"accuracy": accuracy, "loss": 1.0, "seconds": 0.1}, device="none")
-
-
-def curve(length: int) -> tuple[Epoch, ...]:
-    return tuple(Epoch(epoch, 0.1 * epoch, 1.0, 1.0, 0.1) for epoch in range(1, length + 1))
-
-
-@dataclass
-class Desk(Watcher):
-    """A study in a temporary database, opened as often as a driver would be."""
-
-    folder: Path
-    study: Study
-    seen: list[tuple[str, int]] = field(default_factory=list)
-    source: Callable[[str], str] | None = None
-
-    @property
-    def storage(self) -> str:
-        return f"sqlite:///{self.folder}/harness.db"
-
-    def open(self, **options: Any) -> Ledger:
-        store = Store(self.storage)
-        study_id = store.create(self.study.name, self.study.objectives)
-        store.set_attributes(study_id, {"definition": self.study.to_json()})
-        places = Places("data", str(self.folder / "runs"))
-        return Ledger(store, study_id, self.study, INFO, places, price, watcher=self, **options)
-
-    def records(self) -> list[Record]:
-        return read_records(self.storage, 1)
-
-    def began(self, ledger: Ledger, running: Running) -> None:
-        self.seen.append(("began", running.number))
-
-    def ended(self, ledger: Ledger, running: Running, outcome: Outcome) -> None:
-        self.seen.append((outcome.state, running.number))
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Callable[..., Desk]:
-    def make(strategy: Any = Evolution(trials=6, population=2), **fields: Any) -> Desk:  # noqa: B008
-        space = vary(ResNet, depth=8, stages=(None, attention, attention))
-        return Desk(tmp_path, Study(name="s", space=space, strategy=strategy, **fields))
-
-    return make
-
-
-def finish_all(ledger: Ledger) -> None:
-    while (assignment := ledger.next()) is not None:
-        ledger.report(assignment.number, Report(curve(2), outcome(assignment)))
 
 
 def assert_whole(desk: Desk, planned: int) -> None:
@@ -375,11 +311,11 @@ def test_nothing_is_started_that_would_not_end_in_time(desk: Callable[..., Desk]
     assert first is not None and second is not None
     ledger.report(first.number, Report((Epoch(1, 0.1, 1.0, 1.0, 25.0),)))
     now += 25
-    assert not ledger.paused(first.number)  # 25 + 25 fits into 60
+    assert not ledger.over(first.number)  # 25 + 25 fits into 60
     ledger.report(first.number, Report((Epoch(1, 0.1, 1.0, 1.0, 25.0), Epoch(2, 0.1, 1.0, 1.0, 25.0))))
     now += 25
-    assert ledger.paused(first.number) and ledger.next() is None  # 50 + 25 does not
-    assert not ledger.paused(second.number), "its epochs take no time so far"
+    assert ledger.over(first.number) and ledger.next() is None  # 50 + 25 does not
+    assert not ledger.over(second.number), "its epochs take no time so far"
     ledger.leave(first.number)
     ledger.report(second.number, Report(curve(2), outcome(second)))
     assert [record.state for record in made.records()] == ["running", "complete"]
