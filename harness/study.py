@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from harness.config import NETWORKS, Network, Part, Training
+from harness.config import NETWORKS, Network, Part, Training, parts_from_json
+from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, OneAtATime
 from harness.errors import StudyError
 from harness.space import Choice, Same, Space, Vary
 
@@ -138,12 +139,16 @@ class Asha(Halving):
     kind: Literal["asha"] = "asha"
 
 
-Strategy = Annotated[Exhaustive | Random | Evolution | Tpe, Field(discriminator="kind")]
+Strategy = Annotated[
+    Exhaustive | Random | Evolution | Tpe | LeaveOneOut | AddOneIn | OneAtATime | Factorial | FractionalFactorial,
+    Field(discriminator="kind"),
+]
 STRATEGIES: dict[str, type[Part]] = {
     "exhaustive": Exhaustive,
     "random": Random,
     "evolution": Evolution,
     "tpe": Tpe,
+    **{str(design.model_fields["kind"].default): design for design in DESIGNS},
 }
 Stopping = Annotated[SuccessiveHalving | Asha, Field(discriminator="kind")]
 STOPPINGS: dict[str, type[Part]] = {"halving": SuccessiveHalving, "asha": Asha}
@@ -213,7 +218,7 @@ class Study(Part):
             raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")
         if len(self.seeds) > 1 and isinstance(self.strategy, Search):
             raise StudyError(
-                f"Study.seeds = {self.seeds}: a search trains each config with one seed; give one, or use Exhaustive()"
+                f"Study.seeds = {self.seeds}: a search trains each config with one seed; give one, or use a design"
             )
         return self
 
@@ -238,7 +243,7 @@ class Study(Part):
                 kind = plain.get("kind")
                 if kind not in kinds:
                     raise StudyError(f"{name} {kind!r}: unknown; this version knows {', '.join(kinds)}")
-                fields[name] = kinds[kind](**plain)
+                fields[name] = kinds[kind](**{field: parts_from_json(value) for field, value in plain.items()})
         for name, part in (("objectives", Objective), ("constraints", Constraint), ("seeds", None)):
             if isinstance(items := fields.get(name), list):
                 fields[name] = tuple(part(**item) if part and isinstance(item, dict) else item for item in items)

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from harness.config import Scalar
+from harness.design import Design, arms
 from harness.errors import StudyError
 from harness.space import Domain, Params, Space, Span
 from harness.study import Evolution, Exhaustive, Random, Study
@@ -52,7 +53,7 @@ class Proposer(Protocol):
 def proposer(study: Study, space: Space, rows: int) -> Proposer:
     """The proposer of a study's strategy; `rows` proposals were made before, in earlier runs."""
     strategy = study.strategy
-    if isinstance(strategy, Exhaustive):
+    if isinstance(strategy, Exhaustive | Design):
         return Cells(study, space)
     if isinstance(strategy, Random):
         return Draws(study.seeds[0], space)
@@ -64,20 +65,29 @@ def proposer(study: Study, space: Space, rows: int) -> Proposer:
 
 
 class Cells:
-    """Every combination with every seed, always in the same order."""
+    """Every combination, or every arm of a design, with every seed, always in the same order; a design's arms seed by seed,
+    so that one cut short has compared all of them over the same seeds."""
 
     def __init__(self, study: Study, space: Space) -> None:
+        self._space, self._seeds = space, study.seeds
+        self._arms = [arm.params for arm in arms(study.strategy, space)] if isinstance(study.strategy, Design) else []
+        if not self._arms:
+            self._listable(space)
+        self._cells = self.all()
+
+    @staticmethod
+    def _listable(space: Space) -> None:
         next(space.enumerate())  # raises where the space cannot be listed
         if space.size > LARGEST_DESIGN:
             raise StudyError(
                 f"Exhaustive() over {space.size:.3g} configs: more than {LARGEST_DESIGN:,};"
                 " use Random, Evolution or Tpe(trials=...)"
             )
-        self._space, self._seeds = space, study.seeds
-        self._cells = self.all()
 
     def all(self) -> Iterator[Proposal]:
         """Every cell, from the first."""
+        if self._arms:
+            return (Proposal(params, seed) for seed in self._seeds for params in self._arms)
         return (Proposal(params, seed) for params in self._space.enumerate() for seed in self._seeds)
 
     def propose(self) -> Proposal | None:
