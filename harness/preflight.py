@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.code import add_paths, source_hash
-from harness.config import Config, Custom, Part, Training
+from harness.config import Config, Custom, ExpAtt, Part, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
@@ -65,6 +65,7 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     notes = info.notes + (() if stored is None else differing(stored, info, sources))
     price = pricing(info.shape)
     if sources:
+        try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
     return Checked(study, stored, space, info, sources, price, notes)
@@ -96,30 +97,45 @@ def continued(study: Study, stored: Stored) -> Study:
 
 def user_sources(study: Study) -> dict[str, str]:
     """Source hashes of the user's modules in the space; raises CodeError for one that cannot be found."""
-    targets: set[str] = set()
+    targets = {target for _, target in user_code(study)}
+    if study.trial is not None:
+        targets.add(study.trial)
+    return {target: source_hash(target) for target in sorted(targets)}
+
+
+def user_code(study: Study) -> set[tuple[type[Part], str]]:
+    """The code of the user's that the space names, by the part that names it."""
+    found: set[tuple[type[Part], str]] = set()
 
     def visit(node: Any) -> None:
         if isinstance(node, Vary):
             for field in node.part.code:
                 named = node.fields.get(field)
                 options: Any = named.options if isinstance(named, Choice) else [named]
-                targets.update(option for option in options if is_target(option))
+                found.update((node.part, option) for option in options if is_target(option))
             visit(list(node.fields.values()))
         elif isinstance(node, Same):
             visit(node.of)
         elif isinstance(node, Choice):
             visit(list(node.options))
-        elif isinstance(node, tuple | list):
-            for item in node:
+        elif isinstance(node, tuple | list | dict):
+            for item in node.values() if isinstance(node, dict) else node:
                 visit(item)
         elif isinstance(node, Part):
-            targets.update(node.targets)
+            found.update((type(node), target) for target in node.targets)
             visit([getattr(node, name) for name in type(node).model_fields])
 
     visit(study.space)
-    if study.trial is not None:
-        targets.add(study.trial)
-    return {target: source_hash(target) for target in sorted(targets)}
+    return found
+
+
+def try_kernels(study: Study) -> None:
+    """Raises CodeError for a distance kernel of the user's that does not load or gives no weights."""
+    if kernels := sorted(target for part, target in user_code(study) if part is ExpAtt):
+        from harness.networks.attention.kernels import user_kernel
+
+        for target in kernels:
+            user_kernel(target)
 
 
 def pictures_of(study: Study) -> Training:
@@ -141,7 +157,7 @@ def pictures_of(study: Study) -> Training:
 
 
 def rehearse(space: Space, price: Price) -> None:
-    """Builds every option once on the meta device, so that a module of the user's that does not fit is known at once."""
+    """Prices every option once, for which what others wrote is built on the meta device: what does not fit is known now."""
     forced = [
         space.conditions[name] | {name: value}
         for name, domain in space.parameters.items()
@@ -194,11 +210,11 @@ def pricing(shape: Shape) -> Price:
     return price
 
 
-def _counted(slot: Custom, channels: int, height: int, width: int) -> Cost:
-    """A module of the user's, which has no closed form: counted, with torch, where there is one."""
-    from harness.measure.complexity import count_custom
+def _counted(what: Any, channels: int, height: int, width: int) -> Cost:
+    """What others wrote, which has no closed form: counted, with torch, where there is one."""
+    from harness.measure.anatomy import count
 
-    return count_custom(slot, channels, height, width)
+    return count(what, channels, height, width)
 
 
 def assert_writable(folder: Path) -> None:

@@ -15,6 +15,7 @@ SPACE: ResNet = vary(ResNet, depth=choose(20, 32), width=span(0.5, 2.0), stages=
 
 # a choice in a variable of its own says its type
 kernel: Kernel = choose("gaussian", "laplacian")
+own = vary(ExpAtt, kernel=choose("gaussian", "mylab.kernels:cosine"))
 tied = same(kernel)
 heads = same(span(1, 8))
 WHOLE = vary(

@@ -3,76 +3,95 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config import ExpAtt, Site
-from harness.networks.attention.kernels import KERNELS, axis_maps, dense_map
+from harness.networks.attention.kernels import axis_maps, dense_map, kernel_named
+from harness.networks.attention.mixing import dense_each, dense_one, separable_each, separable_one
+from harness.parts.expatt import DENSE
+
+LEAST, MOST = math.exp(-20), math.exp(20)
+"""Radii are kept between these: there maps are the identity and uniform to the last bit, beyond, gradients 0 x infinity."""
 
 
 class DistanceMap(nn.Module):
     """Applies the attention map of a grid to values, (batch, channels, height, width) to the same.
 
-    Row i of a head's map is k(|p_i - p_j| / radius) normalised to one; it is built once a forward pass, in fp32.
+    Row i of a head's map is k(|p_i - p_j| / radius) normalised to one; it is built once a forward pass, in fp32. The path
+    taken depends on the kernel and on the grid alone, and never changes more than the rounding.
     """
 
     def __init__(self, slot: ExpAtt) -> None:
         super().__init__()
         self.slot = slot
+        self.kernel = kernel_named(slot.kernel) if slot.radii() else None
         self.log_radius = nn.Parameter(torch.empty(slot.radii())) if slot.radii() else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         if self.log_radius is not None:
-            nn.init.constant_(self.log_radius, math.log(self.slot.radius))
+            nn.init.constant_(self.log_radius, self._inverse(self.slot.radius))
+
+    def _inverse(self, radius: float) -> float:
+        """What the parameter is at a radius; log_radius is its name under either parametrisation."""
+        return math.log(radius) if self.slot.parametrisation == "exp" else radius + math.log(-math.expm1(-radius))
 
     @property
     def radius(self) -> Tensor | None:
-        """Radii in positions, one for all heads or one a head, None for the uniform map; kept within e^-20 and e^20, where
-        maps are the identity and uniform to the last bit and gradients would be 0 times infinity."""
+        """Radii in the slot's unit, one for all heads or one a head, None for the uniform map."""
         if self.log_radius is None:
             return None
-        precise = torch.promote_types(self.log_radius.dtype, torch.float32)
-        return self.log_radius.to(precise).clamp(-20, 20).exp()
+        free = self.log_radius.to(torch.promote_types(self.log_radius.dtype, torch.float32))
+        if self.slot.parametrisation == "exp":
+            return free.clamp(math.log(LEAST), math.log(MOST)).exp()
+        return F.softplus(free.clamp(math.log(LEAST), MOST))
 
     def products(self, height: int, width: int, channels: int) -> int:
-        """MACs of the map times the values: each is a sum over all positions, or over its column and then its row."""
-        reach = height + width if self.slot.factorises(height, width) else height * width
-        return channels * height * width * reach
+        """MACs of the map times the values."""
+        return self.slot.products(height, width) * channels
 
     def forward(self, values: Tensor) -> Tensor:
-        batch, channels, height, width = values.shape
-        kernel, radius = KERNELS[self.slot.kernel], self.radius
-        if radius is None:
-            radius = torch.ones(1, device=values.device)
-        maps = len(radius)  # heads that share a radius share a map, so they are one head here
-        # One layout for all pictures and channels of a head lets one matrix product a head do an axis.
-        grid = values.view(batch, maps, -1, height, width).permute(1, 3, 4, 0, 2)
-        if self.slot.factorises(height, width):
-            over_rows, over_columns = axis_maps(kernel, height, width, radius)
-            rows = grid.reshape(maps, height, -1).mT @ over_rows.to(values.dtype).mT  # maps, width * rest, height
-            both = over_columns.to(values.dtype) @ rows.reshape(maps, width, -1)
-            grid = both.view(maps, width, batch, -1, height).permute(2, 4, 1, 0, 3)
-        else:
-            weights = dense_map(kernel, height, width, radius).to(values.dtype)
-            both = weights @ grid.reshape(maps, height * width, -1)
-            grid = both.view(maps, height, width, batch, -1).permute(3, 1, 2, 0, 4)
-        return grid.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        height, width = values.shape[2:]
+        radius = self.radius
+        if self.kernel is None or radius is None:
+            return values.mean((2, 3), keepdim=True).expand_as(values)
+        if self.slot.unit == "share":
+            radius = radius * max(height, width)
+        alone = len(radius) == 1  # heads that share a radius share a map, so they are one head here
+        if height * width <= DENSE or not self.kernel.factorises:
+            weights = dense_map(self.kernel, height, width, radius, transposed=not alone).to(values.dtype)
+            return dense_one(values, weights) if alone else dense_each(values, weights)
+        over_rows, over_columns = axis_maps(self.kernel, height, width, radius)
+        rows = over_rows.to(values.dtype)
+        columns = rows if over_columns is over_rows else over_columns.to(values.dtype)
+        return separable_one(values, rows, columns) if alone else separable_each(values, rows, columns)
 
 
 class ExpAttConv2d(nn.Module):
     """A 3x3 convolution with `slot.values(outputs)` of its channels given to attention, no biases.
 
     (batch, inputs, H, W) to (batch, outputs, ceil(H / stride), ceil(W / stride)): the filters that are kept, then
-    the attended values (1x1 projection, map, 1x1 projection).
+    the attended values (1x1 projection, map, 1x1 projection). Attention on a large map is pooled as AA does it
+    (arXiv 1904.09925): on a 3x3 average-pooled input of half the side, and brought back by bilinear interpolation.
     """
 
     def __init__(self, slot: ExpAtt, site: Site) -> None:
         super().__init__()
         values = slot.values(site.channels)
+        self.slot = slot
         self.kept = nn.Conv2d(site.inputs, site.channels - values, 3, site.stride, padding=1, bias=False)
         self.values = nn.Conv2d(site.inputs, values, 1, site.stride, bias=False)
         self.map = DistanceMap(slot)
-        self.project = nn.Conv2d(values, values, 1, bias=False)
+        self.project = nn.Conv2d(values, values, 1, bias=False) if slot.projection else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((self.kept(x), self.project(self.map(self.values(x)))), dim=1)
+        kept = self.kept(x)
+        height, width = kept.shape[2:]
+        pooled = self.slot.pools(height, width)
+        if pooled:
+            x = F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False)
+        attended = self.project(self.map(self.values(x)))
+        if pooled:
+            attended = F.interpolate(attended, (height, width), mode="bilinear", align_corners=False)
+        return torch.cat((kept, attended), dim=1)
