@@ -27,6 +27,9 @@ SLOTS = st.one_of(
         radius_per=st.sampled_from(["layer", "head"]),
         heads=st.sampled_from([1, 2, 8]),
         share=st.sampled_from([0.1, 0.25, 0.5]),
+        multiple=st.sampled_from([2, 8]),
+        projection=st.booleans(),
+        pool=st.sampled_from([None, 1, 7, 14]),
     ),
     st.builds(
         AA,
