@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import HarnessError, StudyError
+from harness.errors import HarnessError, Interrupted, StudyError
 
 if TYPE_CHECKING:
     from harness.run import Options, Summary
@@ -211,7 +211,18 @@ def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "
     from harness.terminal import watcher_for
 
     with signals() as caught, watcher_for(console, quiet=as_json) as watcher:
-        found = start(watcher=watcher, stop=lambda: bool(caught), decoding=watcher.decoding)
+
+        def decoding(done: int, total: int) -> None:
+            if caught:
+                raise Interrupted
+            watcher.decoding(done, total)
+
+        found = None
+        with contextlib.suppress(Interrupted):
+            found = start(watcher=watcher, stop=lambda: bool(caught), decoding=decoding)
+    if found is None:
+        print("harness: interrupted while pictures were decoded: nothing was begun, run it again", file=sys.stderr)
+        sys.exit(130 if caught[0] == signal.SIGINT else 143)
     if as_json:
         print(json.dumps(asdict(found)))
     else:

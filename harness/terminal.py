@@ -76,8 +76,8 @@ class Log(Watcher):
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def decoding(self, done: int, total: int) -> None:
-        """Progress of decoding pictures."""
-        if done % 5000 == 0:
+        """Progress of decoding pictures; of none where another process decodes them."""
+        if total and (done % 5000 == 0 or done == total):
             self.note(f"decoding pictures: {done:,} of {total:,}")
 
     def began(self, ledger: Ledger, running: Running) -> None:
@@ -115,7 +115,8 @@ class LiveTable(Log):
         self._console.print(message, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
 
     def decoding(self, done: int, total: int) -> None:
-        self._words = f"decoding pictures: {done:,} of {total:,}"
+        waiting = "waiting for the process that decodes the pictures"
+        self._words = f"decoding pictures: {done:,} of {total:,}" if total else waiting
 
     def _render(self) -> RenderableType:
         if self._ledger is None:
