@@ -162,7 +162,7 @@ def _decoded(found: Listing, training: Training, bad: list[str], progress: Progr
     first: tuple[Path, Levels] | None = None
     counts = Counter(found.labels)
     images = _each(lambda file: _attempted(file, training.image_size), found.files, progress)
-    for file, label, image in zip(found.files, found.labels, images):
+    for image, file, label in zip(images, found.files, found.labels):  # the images first: their end is told too
         if isinstance(image, DataError):
             _left_out(image, training, bad)
             counts[label] -= 1

@@ -158,6 +158,8 @@ def brightness(images: Tensor, change: Tensor) -> Tensor:
 
 def color(images: Tensor, change: Tensor) -> Tensor:
     """Towards grey, or beyond."""
+    if images.shape[-1] == 1:
+        return images
     return _blend(images, _grey(images), change)
 
 
@@ -190,7 +192,7 @@ def autocontrast(images: Tensor, _: Tensor) -> Tensor:
     """The range of each channel stretched over all levels."""
     least, most = images.amin((1, 2), keepdim=True).float(), images.amax((1, 2), keepdim=True).float()
     flat = least == most
-    scale = torch.where(flat, 1.0, (most - least) / 255)
+    scale = torch.where(flat, 1.0, (most - least) * (1 / 255))
     return ((images - torch.where(flat, 0.0, least)) / scale).clamp_(0, 255).byte()
 
 

@@ -1,6 +1,6 @@
 """Data sets: what is read, what is left untouched, and one line for everything that is wrong with a folder."""
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,37 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from plain_pictures import picture
 
 from harness.config import Training
-from harness.data import sources
+from harness.data import folders, sources
+from harness.data.pictures import Files, fingerprint, moments_of
 from harness.data.sources import open_data, split
 from harness.errors import DataError
 
 FOLDER = Training(dataset="folder")
-
-
-@pytest.fixture(autouse=True)
-def nothing_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    sources._opened.clear()
-    yield
-    sources._opened.clear()
-
-
-def picture(path: Path, shade: int, size: tuple[int, int] = (12, 10), mode: str = "RGB") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, shade if mode == "L" else (shade,) * len(mode)).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes, three training pictures each, of width 12 and height 10; one test picture each."""
-    root = tmp_path / "pictures"
-    for name, base in (("cat", 10), ("dog", 100)):
-        for index in range(3):
-            picture(root / "train" / name / f"{index}.png", base + index)
-        picture(root / "val" / name / "t.png", base)
-    return root
 
 
 def test_digits_are_the_1797_of_scikit_learn() -> None:
@@ -66,12 +44,31 @@ def test_limit_takes_the_first_of_each_class(folder: Path) -> None:
     assert pictures.images[:, 0, 0, 0].tolist() == [10, 11, 100, 101]
 
 
-def test_pictures_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first, info = open_data(FOLDER, folder)
     sources._opened.clear()
-    monkeypatch.setattr(sources, "_decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(folders, "load", lambda *_: pytest.fail("decoded again"))
     again, same = open_data(FOLDER, folder)
     assert np.array_equal(first.images, again.images) and info == same
+    moved = folder.rename(tmp_path / "elsewhere")
+    os.utime(moved / "train" / "cat" / "0.png")  # it is the content that counts
+    assert open_data(FOLDER, moved)[1] == info
+
+
+def test_moments_are_sums_of_levels_and_squares(folder: Path) -> None:
+    pictures, _ = open_data(FOLDER, folder)
+    assert pictures.moments[4].tolist() == [[101 * 120, 101**2 * 120]] * 3
+    noise = np.random.default_rng(0).integers(0, 256, (5, 7, 2), np.uint8)
+    whole = noise.astype(np.int64)
+    assert np.array_equal(moments_of(noise), np.stack([whole.sum((0, 1)), (whole**2).sum((0, 1))], axis=1))
+
+
+def test_fingerprints_are_those_of_the_first_release(folder: Path) -> None:
+    """Keys hold them: written down from the code as it was."""
+    assert open_data(Training(), Path())[1].fingerprint == "34f710097bb466cd"
+    assert open_data(Training(limit=20), Path())[1].fingerprint == "13a473b49f302c7a"
+    assert open_data(FOLDER, folder)[1].fingerprint == "09990c815f18631c"
+    assert open_data(Training(dataset="folder", image_size=8), folder)[1].fingerprint == "5269f08f630616ac"
 
 
 def test_the_fingerprint_follows_the_pictures_and_not_their_place(folder: Path, tmp_path: Path) -> None:
@@ -83,9 +80,111 @@ def test_the_fingerprint_follows_the_pictures_and_not_their_place(folder: Path, 
     assert open_data(FOLDER, moved)[1].fingerprint != info.fingerprint
 
 
+def first_pixel(folder: Path, made: Image.Image, name: str = "0.png", **kwargs: object) -> list[int]:
+    (folder / "train" / "cat" / "0.png").unlink()
+    made.save(folder / "train" / "cat" / name, **kwargs)
+    return open_data(FOLDER, folder)[0].images[0, 0, 0].tolist()
+
+
 def test_grey_pictures_become_three_equal_channels(folder: Path) -> None:
-    picture(folder / "train" / "cat" / "0.png", 7, mode="L")
-    assert open_data(FOLDER, folder)[0].images[0, 0, 0].tolist() == [7, 7, 7]
+    assert first_pixel(folder, Image.new("L", (12, 10), 7)) == [7, 7, 7]
+
+
+def test_pictures_of_two_tones_are_black_and_white(folder: Path) -> None:
+    assert first_pixel(folder, Image.new("1", (12, 10), 1)) == [255, 255, 255]
+
+
+def test_an_alpha_channel_is_dropped(folder: Path) -> None:
+    assert first_pixel(folder, Image.new("RGBA", (12, 10), (1, 2, 3, 0))) == [1, 2, 3]
+
+
+def test_palettes_are_looked_up_with_and_without_transparency(folder: Path) -> None:
+    palette = Image.new("RGB", (12, 10), (9, 8, 7)).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert first_pixel(folder, palette) == [9, 8, 7]
+    assert first_pixel(folder, palette, transparency=bytes([0, 128])) == [9, 8, 7]
+
+
+def test_inks_become_colours(folder: Path) -> None:
+    assert first_pixel(folder, Image.new("CMYK", (12, 10), (0, 0, 0, 0)), "0.jpg") == [255, 255, 255]
+
+
+@pytest.mark.parametrize("name", ["0.png", "0.pgm"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(folder: Path, name: str) -> None:
+    made = Image.fromarray(np.full((10, 12), 0x8034, np.uint16))
+    assert first_pixel(folder, made, name) == [0x80] * 3
+
+
+def test_an_orientation_is_not_applied(folder: Path) -> None:
+    """As in torchvision's and timm's loaders: the picture stays 12 wide and 10 high."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert first_pixel(folder, Image.new("RGB", (12, 10), (5, 5, 5)), "0.jpg", exif=exif) == [5, 5, 5]
+
+
+@pytest.mark.parametrize("loading", ["resident", "stream"])
+def test_bad_pictures_are_an_error_or_left_out_and_counted(folder: Path, loading: str) -> None:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (10, 12, 3), np.uint8)).save(folder / "train" / "cat" / "0.jpg")
+    whole = (folder / "train" / "cat" / "0.jpg").read_bytes()
+    (folder / "train" / "cat" / "0.jpg").write_bytes(whole[: len(whole) // 2])  # a download cut short
+    fields = {"dataset": "folder", "image_size": 8, "loading": loading}
+    with pytest.raises(DataError, match=r"^\S+cat/0\.jpg: not a readable picture \(OSError[^\n]*Training\.skip_bad_images$"):
+        open_data(Training(**fields), folder)
+    (folder / "train" / "dog" / "0.png").write_bytes(b"")
+    found, info = open_data(Training(**fields, skip_bad_images=True), folder)
+    assert (info.train, info.skipped) == (5, 2) and found.labels.tolist() == [0, 0, 0, 1, 1]
+    (note,) = info.notes
+    assert note.startswith("skip_bad_images: 2 of 7 left out: ") and note.endswith("and 1 more") and "cat/0.jpg" in note
+    assert type(info).from_json(info.to_json()) == info
+    (folder / "train" / "dog" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match="dog: 1 pictures; a class needs two or more"):
+        open_data(Training(**fields, skip_bad_images=True), folder.rename(folder.parent / "worse"))
+
+
+def test_leaving_out_nothing_changes_nothing(folder: Path) -> None:
+    strict, lax = (open_data(Training(dataset="folder", skip_bad_images=skip), folder) for skip in (False, True))
+    assert strict[1] == lax[1] and not lax[1].notes
+    with pytest.raises(DataError, match=r"Training\.skip_bad_images = True: only for dataset='folder'; digits has none"):
+        open_data(Training(skip_bad_images=True), folder)
+
+
+# -- too many to hold
+
+
+def test_a_folder_is_streamed_where_it_would_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sized = Training(dataset="folder", image_size=8)
+    assert not open_data(sized, folder)[1].streamed
+    sources._opened.clear()
+    monkeypatch.setenv("HARNESS_RESIDENT_GB", "0.000001")
+    files, info = open_data(sized, folder)
+    assert isinstance(files, Files) and info.streamed and info.shape == (3, 8, 8, 2)
+    assert files.names[0] == "train/cat/0.png" and files.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert not open_data(sized.model_copy(update={"loading": "resident"}), folder)[1].streamed
+    with pytest.raises(DataError, match=r"6 pictures, 0\.0 GB decoded, are more than 0\.0 GB .*: set Training\.image_size"):
+        open_data(FOLDER, folder)
+    monkeypatch.setenv("HARNESS_RESIDENT_GB", "much")
+    with pytest.raises(DataError, match=r"HARNESS_RESIDENT_GB = 'much': a number of gigabytes, as in 8 or 0\.5"):
+        open_data(FOLDER, folder)
+
+
+def test_streaming_is_for_folders_of_a_stated_size(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"loading = 'stream': only for dataset='folder'; digits is held whole"):
+        open_data(Training(loading="stream"), folder)
+    with pytest.raises(DataError, match=r"loading = 'stream': set Training\.image_size"):
+        open_data(Training(dataset="folder", loading="stream"), folder)
+
+
+def test_the_fingerprint_of_a_stream_follows_content_and_size(folder: Path, tmp_path: Path) -> None:
+    def found(size: int, root: Path) -> str:
+        sources._opened.clear()
+        return open_data(Training(dataset="folder", loading="stream", image_size=size), root)[1].fingerprint
+
+    first = found(8, folder)
+    assert found(9, folder) != first
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert found(8, moved) == first
+    picture(moved / "train" / "cat" / "0.png", 99)
+    assert found(8, moved) != first
 
 
 def test_pictures_of_several_sizes_want_an_image_size(folder: Path) -> None:
@@ -101,7 +200,7 @@ def test_broken_folders_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "train" / "dog" / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"dog/1\.png: not a readable picture .*; mend or remove it"):
         open_data(FOLDER, folder)
-    assert not list((tmp_path / "cache").glob("*"))
+    assert not list((tmp_path / "cache").glob("*/images"))
     (folder / "train" / "emu").mkdir()
     with pytest.raises(DataError, match="differ in their classes: emu is in one of them only"):
         open_data(FOLDER, folder)
@@ -111,6 +210,38 @@ def test_broken_folders_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / "val").rename(folder / "other")
     with pytest.raises(DataError, match="has no test part; put one of test, val, valid, validation beside train"):
         open_data(FOLDER, folder)
+
+
+def test_one_class_is_none(folder: Path) -> None:
+    for part in ("train", "val"):
+        (folder / part / "dog").rename(folder / f"{part} dog")
+    with pytest.raises(DataError, match="train: 1 class folders; a classifier needs two or more"):
+        open_data(FOLDER, folder)
+
+
+def test_cifar_is_read_once_as_torchvision_unpacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 32, 32, 3), np.uint8), [*range(10)] * 4
+    opened = []
+
+    class Unpacked:
+        data, targets, classes = images, labels, [*"abcdefghij"]
+
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            opened.append((root, train, download))
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Unpacked)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"batch")
+    for _ in range(2):
+        pictures, info = open_data(Training(dataset="cifar10"), tmp_path)
+        assert np.array_equal(pictures.images, images) and pictures.labels.tolist() == labels
+        assert (info.shape, info.train, info.test) == ((3, 32, 32, 10), 40, 10_000)
+        assert info.fingerprint == fingerprint(pictures, 10)
+        sources._opened.clear()
+    few, _ = open_data(Training(dataset="cifar10", limit=2), tmp_path)
+    assert np.array_equal(few.images, images[:20])
+    assert opened == [(str(tmp_path), True, False)] * 2
 
 
 def test_cifar_is_fetched_only_on_request(tmp_path: Path) -> None:
