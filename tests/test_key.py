@@ -102,7 +102,7 @@ DIFFERENT = {
     "unit": lambda: third(ExpAtt(unit="share")),
     "parametrisation": lambda: third(ExpAtt(parametrisation="softplus")),
     "projection": lambda: third(ExpAtt(projection=False)),
-    "pool": lambda: third(ExpAtt(pool=14)),
+    "largest": lambda: third(ExpAtt(largest=14)),
     "a kernel of the user's own": lambda: third(ExpAtt(kernel="a:b")),
     "custom": lambda: third(Custom("a:B")),
     "target": lambda: third(Custom("a:C")),

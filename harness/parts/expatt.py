@@ -24,7 +24,7 @@ class ExpAtt(Attention):
     Augments the 3x3 convolution of a bottleneck (the first 3x3 of a basic block) as AA does: a share of its output channels
     comes from `A V`, where V is a 1x1 projection of the input and row i of a head's map A is k(|p_i - p_j| / radius)
     normalised to one. The defaults are the reading that gives the published counts (24,650,165 parameters at depth 50);
-    the other reading is `heads=1, multiple=1, pool=14`. With one radius a layer all heads share one map, so `heads` matters
+    the other reading is `heads=1, multiple=1, largest=14`. With one radius a layer all heads share one map, so `heads` matters
     only with `radius_per="head"`.
     """
 
@@ -47,8 +47,9 @@ class ExpAtt(Attention):
     multiple: Annotated[int, Field(ge=1)] = 8
     projection: bool = True
     """A 1x1 convolution of what was attended, before it is concatenated."""
-    pool: Annotated[int, Field(ge=1)] | None = None
-    """Grids whose longer side is more than this are attended at half their side."""
+    largest: Annotated[int, Field(ge=1)] | None = None
+    """Longest side of a grid that is attended in full; a larger one is attended at half its size, as in AA (average-pooled
+    before, upsampled after)."""
 
     @model_validator(mode="after")
     def _knows_its_kernel(self) -> Self:
@@ -70,7 +71,7 @@ class ExpAtt(Attention):
 
     def pools(self, height: int, width: int) -> bool:
         """Whether attention on a grid works at half its side."""
-        return self.pool is not None and max(height, width) > self.pool
+        return self.largest is not None and max(height, width) > self.largest
 
     def separable(self) -> bool:
         """Whether the kernel is a function of rows times one of columns; asks the function where it is the user's."""
@@ -118,7 +119,7 @@ class ExpAtt(Attention):
             found |= {} if self.unit == "positions" else {"unit": self.unit}
             found |= {} if self.parametrisation == "exp" else {"parametrisation": self.parametrisation}
         found |= {} if self.projection else {"projection": False}
-        return found | ({} if self.pool is None else {"pool": self.pool})
+        return found | ({} if self.largest is None else {"largest": self.largest})
 
     def cost(self, site: Site, counter: Counter | None = None) -> Cost:
         """3x3 for the rest, 1x1 values and 1x1 output projection, both without bias; the map times the values."""

@@ -29,7 +29,7 @@ SLOTS = st.one_of(
         share=st.sampled_from([0.1, 0.25, 0.5]),
         multiple=st.sampled_from([2, 8]),
         projection=st.booleans(),
-        pool=st.sampled_from([None, 1, 7, 14]),
+        largest=st.sampled_from([None, 1, 7, 14]),
     ),
     st.builds(
         AA,

@@ -180,7 +180,7 @@ def test_a_small_initial_radius_survives_softplus() -> None:
 
 @pytest.mark.parametrize(("side", "stride"), [(9, 1), (17, 2)])
 def test_a_large_map_is_pooled_and_brought_back(side: int, stride: int) -> None:
-    module = ExpAttConv2d(ExpAtt(pool=8, radius=1.5, projection=False), Site(6, 32, side, side, stride)).double()
+    module = ExpAttConv2d(ExpAtt(largest=8, radius=1.5, projection=False), Site(6, 32, side, side, stride)).double()
     x = values(side, side, channels=6)
     out = module(x)
     assert out.shape == (2, 32, 9, 9)
@@ -194,12 +194,12 @@ def test_a_large_map_is_pooled_and_brought_back(side: int, stride: int) -> None:
 
 def test_a_small_map_is_not_pooled() -> None:
     site, x = Site(6, 32, 8, 8), values(8, 8, channels=6).float()
-    plain, pooled = ExpAttConv2d(ExpAtt(), site), ExpAttConv2d(ExpAtt(pool=8), site)
+    plain, pooled = ExpAttConv2d(ExpAtt(), site), ExpAttConv2d(ExpAtt(largest=8), site)
     pooled.load_state_dict(plain.state_dict())
     torch.testing.assert_close(plain(x), pooled(x))
 
 
-LATER: dict[str, Any] = {"unit": "share", "parametrisation": "softplus", "projection": False, "pool": 7}
+LATER: dict[str, Any] = {"unit": "share", "parametrisation": "softplus", "projection": False, "largest": 7}
 
 
 def test_later_fields_are_in_the_key_where_they_matter() -> None:
@@ -218,7 +218,7 @@ def test_later_fields_are_in_the_key_where_they_matter() -> None:
         (50, {}, 24_650_165, 8.01),
         (50, {"radius_per": "head"}, 24_650_165 + 91, 8.01),
         (152, {}, 57_796_183, 22.33),
-        (152, {"heads": 1, "multiple": 1, "pool": 14}, 57_660_000, 22.16),
+        (152, {"heads": 1, "multiple": 1, "largest": 14}, 57_660_000, 22.16),
     ],
 )
 def test_published_counts(depth: int, knobs: dict[str, Any], params: int, gflops: float) -> None:
@@ -236,7 +236,7 @@ def test_the_other_reading_takes_a_tenth_of_the_filters() -> None:
 
 SEEN = [
     {"radius_per": "head", "heads": 4},
-    {"kernel": "cauchy", "pool": 5},
+    {"kernel": "cauchy", "largest": 5},
     {"unit": "share", "radius": 0.2, "parametrisation": "softplus", "projection": False, "share": 0.5},
 ]
 
