@@ -24,8 +24,8 @@ class ExpAtt(Attention):
     Augments the 3x3 convolution of a bottleneck (the first 3x3 of a basic block) as AA does: a share of its output channels
     comes from `A V`, where V is a 1x1 projection of the input and row i of a head's map A is k(|p_i - p_j| / radius)
     normalised to one. The defaults are the reading that gives the published counts (24,650,165 parameters at depth 50);
-    the other reading is `heads=1, multiple=1, largest=14`. With one radius a layer all heads share one map, so `heads` matters
-    only with `radius_per="head"`.
+    the other reading is `heads=1, multiple=1, largest=14`. With one radius a layer all heads share one map, so `heads`
+    matters only with `radius_per="head"`.
     """
 
     code: ClassVar[tuple[str, ...]] = ("kernel",)
