@@ -106,7 +106,7 @@ def override(study: Study, settings: list[str]) -> Study:
             raise StudyError(f"--set {setting}: a study is renamed in its file; an override names itself")
         if not equals or not path:
             raise StudyError(f"--set {setting}: write path=value, for instance training.epochs=5")
-        _set(plain, path, _value(text), setting)
+        _set(plain, path, plain_value(text), setting)
         if path not in WITHOUT_KEYS:
             names.append(re.sub(r"[^\w.=+,-]", "-", setting))
     if names:
@@ -119,7 +119,8 @@ def _short_enough(name: str, limit: int = 100) -> str:
     return name if len(name) <= limit else f"{name[: limit - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _value(text: str) -> Any:
+def plain_value(text: str) -> Any:
+    """A value as a user types it: JSON, or else the words themselves."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from harness.errors import StudyError
 
-MODULE = '''"""An attention module of your own: any nn.Module made by `cls(channels, **knobs)` that keeps the shape."""
+MODULE = '''"""An attention module of your own: any nn.Module made by `cls(channels, **knobs)` that keeps the shape.
+
+`harness check {name}_gate:Gate reduction=4` says whether it keeps what a study asks of it, and what it costs.
+"""
 
 from torch import Tensor, nn
 

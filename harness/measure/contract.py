@@ -85,6 +85,12 @@ class Subject:
 # -- the promises -----------------------------------------------------------------------------------------------------
 
 
+def constructs(subject: Subject) -> str:
+    """By its class and knobs, at the channels of its slot."""
+    module = subject.make()
+    return f"{type(module).__name__}, {sum(parameter.numel() for parameter in module.parameters()):,} params"
+
+
 def keeps_the_shape(subject: Subject) -> str:
     """Any size, odd ones and a single position too, a batch of one; a stride halves, rounding up."""
     sizes = (subject.size, ODD, (1, 1))
@@ -97,6 +103,19 @@ def keeps_the_shape(subject: Subject) -> str:
                     seen = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
                     raise Broken(f"{tuple(x[:batch].shape)} gave {seen}", f"return a tensor of {wanted}")
     return f"{words(subject.size)}, {words(ODD)} and 1x1, batches of 4 and 1"
+
+
+def follows_the_seed(subject: Subject) -> str:
+    """Seed and path say the weights and, with the state of the random numbers, every output; eval mode draws none."""
+    first, again, x = subject.make(), subject.make(), subject.pictures()
+    for name, tensor in first.state_dict().items():
+        if not torch.equal(tensor, again.state_dict()[name]):
+            raise Broken(f"{name} differs between two modules of one seed", "draw initial weights by torch alone")
+    if not torch.equal(_seeded(first, x), _seeded(again, x)):
+        raise Broken("outputs in train mode differ at one seed", "draw random numbers by torch alone, from its default")
+    if not torch.equal(first.eval()(x), first(x)):
+        raise Broken("two passes in eval mode differ", "pass `self.training` to dropout, and draw nothing in eval mode")
+    return "same weights, same outputs"
 
 
 def leaves_its_input_alone(subject: Subject) -> str:
@@ -155,19 +174,6 @@ def is_close_in_bf16(subject: Subject) -> str:
     return f"within {worst:.1%} under autocast"
 
 
-def follows_the_seed(subject: Subject) -> str:
-    """Seed and path say the weights and, with the state of the random numbers, every output; eval mode draws none."""
-    first, again, x = subject.make(), subject.make(), subject.pictures()
-    for name, tensor in first.state_dict().items():
-        if not torch.equal(tensor, again.state_dict()[name]):
-            raise Broken(f"{name} differs between two modules of one seed", "draw initial weights by torch alone")
-    if not torch.equal(_seeded(first, x), _seeded(again, x)):
-        raise Broken("outputs in train mode differ at one seed", "draw random numbers by torch alone, from its default")
-    if not torch.equal(first.eval()(x), first(x)):
-        raise Broken("two passes in eval mode differ", "pass `self.training` to dropout, and draw nothing in eval mode")
-    return "same weights, same outputs"
-
-
 def has_all_in_its_state_dict(subject: Subject) -> str:
     """A module of another seed that loads it gives the same outputs; so does one that trained."""
     module, x = subject.make(), subject.pictures()
@@ -224,8 +230,8 @@ def lowers_the_loss(subject: Subject) -> str:
         torch.autograd.backward(loss)
         optimiser.step()
     if not losses[1] < losses[0]:
-        raise Broken(f"{losses[0]:.3f} became {losses[1]:.3f}", "look for wrong signs, huge outputs or a broken gradient")
-    return f"{losses[0]:.3f} became {losses[1]:.3f} in a small network"
+        raise Broken(f"{losses[0]:.4f} became {losses[1]:.4f}", "look for wrong signs, huge outputs or a broken gradient")
+    return f"{losses[0]:.4f} became {losses[1]:.4f} in a small network"
 
 
 def leaves_the_rest_of_a_network(subject: Subject) -> str:
@@ -299,13 +305,14 @@ def counts_agree(subject: Subject) -> str:
 
 Promise = Callable[[Subject], str]
 CONTRACT: tuple[Promise, ...] = (
+    constructs,
     keeps_the_shape,
+    follows_the_seed,
     leaves_its_input_alone,
     is_finite,
     does_not_mix_pictures,
     ignores_the_memory_format,
     is_close_in_bf16,
-    follows_the_seed,
     has_all_in_its_state_dict,
     learns_by_all_its_parameters,
     lowers_the_loss,
@@ -315,7 +322,9 @@ CONTRACT: tuple[Promise, ...] = (
     survives_export,
     counts_agree,
 )
-"""Every promise; without the first, the others say nothing."""
+"""Every promise, those that the others build on first."""
+FIRST = 3
+"""Promises without which the others say nothing."""
 
 
 # -- helpers ----------------------------------------------------------------------------------------------------------
