@@ -11,6 +11,7 @@ from pydantic import Field
 from harness.errors import ConfigError
 from harness.parts.attention import Attention, Place, Site
 from harness.parts.augmented import AA
+from harness.parts.backbone import Backbone
 from harness.parts.custom import Custom
 from harness.parts.expatt import ExpAtt, Kernel
 from harness.parts.gates import (
@@ -39,9 +40,9 @@ __all__ = ["ATTENTIONS", "CBAM", "ECA", "NETWORKS", "PARTS", "Attention", "Confi
 __all__ += ["Neutral", "Part", "Place", "ResNet", "Scalar", "Site", "Slot", "SqueezeExcite", "Training", "Trunk"]
 __all__ += ["AA", "GSA", "LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json"]
 __all__ += ["BAM", "BottleneckAttention", "CoordinateAttention", "EffectiveSE", "GatherExcite", "GlobalContext", "Halo"]
-__all__ += ["LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
+__all__ += ["Backbone", "LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
 
-Network = Annotated[ResNet | PreActResNet | WideResNet | VGG, Field(discriminator="kind")]
+Network = Annotated[ResNet | PreActResNet | WideResNet | VGG | Backbone, Field(discriminator="kind")]
 """Any network a config may hold."""
 NETWORKS: tuple[type[Trunk], ...] = tuple(get_args(get_args(Network)[0]))
 ATTENTIONS: tuple[type[Attention], ...] = tuple(get_args(get_args(get_args(Slot)[0])[0]))
@@ -72,17 +73,19 @@ def part_from_json(data: dict[str, Any]) -> Part:
 def _from_json(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_from_json(item) for item in value)
-    if isinstance(value, dict) and "kind" in value:
-        return part_from_json(value)
+    if isinstance(value, dict):
+        return part_from_json(value) if "kind" in value else {name: _from_json(item) for name, item in value.items()}
     return value
 
 
 def name_of(part: object) -> str:
-    """How a part is called where only its name fits: its label, its kind, or the user's class."""
+    """How a part is called where only its name fits: its label, its kind, or the name of what others wrote."""
     if part is None:
         return "none"
     if isinstance(part, Part):
         label: str | None = getattr(part, "label", None)
-        own = part.class_name.lower() if isinstance(part, Custom) else str(type(part).model_fields["kind"].default)
+        own = (
+            part.class_name.lower() if isinstance(part, Custom | Backbone) else str(type(part).model_fields["kind"].default)
+        )
         return label or own
     return "+".join(map(name_of, part)) if isinstance(part, tuple) else str(part)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.code import source_hash
-from harness.config import Attention, Config, Network, Neutral, Part, Training
+from harness.config import Attention, Backbone, Config, Network, Neutral, Part, Training
 
 ENGINE = 1
 """Revision of the numerics of training; raised when the same trial gives other numbers than before."""
@@ -34,6 +34,8 @@ def identity(config: Config, source: Callable[[str], str] | None = None) -> dict
 
 
 def network_identity(network: Network, source: Callable[[str], str] | None = None) -> dict[str, Any]:
+    if isinstance(network, Backbone):
+        return backbone_identity(network, source)
     found: dict[str, Any] = {"kind": network.kind, "version": network.version, **network.structure(), "stages": []}
     for stage, slot in enumerate(network.stages, start=1):
         attention = attention_identity(slot, network.slot_channels(stage), source)
@@ -46,15 +48,28 @@ def network_identity(network: Network, source: Callable[[str], str] | None = Non
     return found
 
 
+def backbone_identity(network: Backbone, source: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """A model of others by its name (a user's also by its source) and the attention at each path; the release of a library
+    is in the provenance. How wide a place is takes a built model to know, so that fields count unless they never matter."""
+    found: dict[str, Any] = {"kind": network.kind, "version": network.version, "target": network.target, "places": {}}
+    for path, slot in network.places.items():
+        said = {name: value for name, value in significant(slot).items() if name not in ("label", "place")}
+        found["places"][path] = said | {"version": slot.version} | _sources(slot, source)
+    return found | _sources(network, source)
+
+
+def _sources(part: Part, source: Callable[[str], str] | None) -> dict[str, str]:
+    """The hash of the code of the user's that a part names."""
+    return {"source": source(part.targets[0])} if part.targets and source is not None else {}
+
+
 def attention_identity(
     slot: Attention | None, channels: int, source: Callable[[str], str] | None = None
 ) -> dict[str, Any] | None:
     if slot is None:
         return None
     found = {"kind": slot.model_dump()["kind"], "version": slot.version, **slot.effective(channels)}
-    if slot.targets and source is not None:
-        found["source"] = source(slot.targets[0])
-    return found
+    return found | _sources(slot, source)
 
 
 def training_identity(training: Training) -> dict[str, Any]:

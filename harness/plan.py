@@ -113,10 +113,10 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         looked_at += 1
         try:
             config = space.config(params)
+            cost = price(config)._asdict()
         except ConfigError as error:
             invalid, problem = invalid + 1, problem or str(error)
             continue
-        cost = price(config)._asdict()
         if all(constraint.holds(cost) for constraint in study.constraints):
             found[canonical(identity(config))] = config
             for metric, value in cost.items():

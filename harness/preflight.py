@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.code import add_paths, source_hash
-from harness.config import Config, Custom, ExpAtt, Part, Training
+from harness.config import Config, ExpAtt, Part, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo

@@ -18,7 +18,7 @@ from functools import cached_property
 from itertools import count
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from harness.config import PARTS, Attention, Config, Custom, Part, Scalar, Training, Trunk, name_of, part_from_json
+from harness.config import PARTS, Attention, Config, Part, Scalar, Training, Trunk, name_of, part_from_json
 from harness.errors import ConfigError, SpaceError, hint, one_line
 from harness.key import canonical, identity
 
@@ -193,11 +193,12 @@ def vary(part: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     if not (isinstance(part, type) and issubclass(part, Part)):
         raise SpaceError(f"vary({part!r}, ...): give a config class, such as ResNet, ExpAtt or Training")
     fields: dict[str, Any] = {name: _plain(value) for name, value in kwargs.items()}
-    if len(args) > (part is Custom):
+    if len(args) > (part.rest is not None):
         raise SpaceError(f"vary({part.__name__}, {', '.join(map(repr, args))}): fields are given by name")
-    if part is Custom:
-        ours: dict[str, Any] = {name: fields.pop(name) for name in ("place", "label") if name in fields}
-        fields = {"target": args[0] if args else fields.pop("target", None), **ours, "knobs": fields}
+    if part.rest is not None:
+        named = [name for name in part.model_fields if name in fields and name not in ("kind", part.rest)]
+        ours: dict[str, Any] = {"target": args[0]} if args else {}
+        fields = {"target": None, **{name: fields.pop(name) for name in named}, **ours, part.rest: fields}
     if not isinstance(fields.get("label"), str | None):
         raise SpaceError(f"vary({part.__name__}, label={fields['label']!r}): a label is a string")
     for name in fields:
@@ -623,8 +624,9 @@ class Space:
             return part_from_json(plain)
 
         def field(name: str, value: Any) -> Any:
-            """The knobs of a user's module have names of their own, be they `span` or `kind`."""
-            return {knob: node(inner) for knob, inner in value.items()} if name == "knobs" else node(value)
+            """The knobs of a user's module, and slots, have names of their own, be they `span` or `kind`."""
+            named = name in ("knobs", "slots", "at")
+            return {own: node(inner) for own, inner in value.items()} if named else node(value)
 
         try:
             network, training = node(data["network"]), node(data["training"])

@@ -192,11 +192,13 @@ def _grow(tree: Tree, name: str, node: Any) -> None:
                 _grow(branch, "", option)
     elif isinstance(node, Vary):
         branch = tree.add(Text(f"{prefix}{node.fields.get('label') or node.fields.get('target') or node.part.__name__}"))
+        for slot, filling in node.fields.get("at", {}).items():
+            _grow(branch, f"{slot} at {node.fields['slots'].get(slot)}", filling)
         own = {name: field.default for name, field in node.part.model_fields.items()} | node.fields.get("knobs", {})
         for field, value in (node.fields | node.fields.get("knobs", {})).items():
             if _open(value) and field != "knobs":
                 _grow(branch, field, value)
-            elif field not in ("label", "target", "knobs") and value != own[field]:
+            elif field not in ("label", "target", "knobs", "slots", "at") and value != own[field]:
                 branch.add(Text(f"{field}: {value}", style="dim"))
     elif isinstance(node, tuple):
         branch = tree.add(Text(f"{prefix}one slot each", style="dim")) if name else tree

@@ -312,9 +312,9 @@ class Ledger:
         """Config, seed and exact cost of a proposal; None for one that is no network or breaks a constraint."""
         try:
             config = self.space.config(proposal.params)
+            cost = self.price(config)
         except ConfigError:
             return None
-        cost = self.price(config)
         if not all(constraint.holds(cost._asdict()) for constraint in self.study.constraints):
             return None
         return config, proposal.seed, cost

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.config import Custom, Network, name_of
+from harness.config import Backbone, Custom, Network, name_of
 from harness.cost import Cost, Shape
 from harness.errors import CodeError, HarnessError, one_line
 from harness.networks.custom import rehearse
@@ -33,13 +33,19 @@ class CountError(HarnessError):
 
 
 def check(network: Network, module: nn.Module, shape: Shape, claimed: Cost) -> None:
-    """Raise CountError unless ptflops finds the claimed parameters exactly and the claimed MACs within 1 %."""
-    found = count_ptflops(module, shape)
+    """Raise CountError unless ptflops finds the claimed parameters exactly and the claimed MACs within 1 %.
+
+    A model of others is counted by what it dispatches: of its matrix products outside of layers ptflops sees nothing.
+    """
+    if isinstance(network, Backbone):
+        counter, found, slots = "torch", count_dispatch(module, shape), tuple(network.at.values())
+    else:
+        counter, found, slots = "ptflops", count_ptflops(module, shape), network.stages
     if found.params == claimed.params and abs(found.macs - claimed.macs) <= 0.01 * claimed.macs:
         return
     raise CountError(
-        f"{network.kind} with {name_of(network.stages)} at {tuple(shape)}: the closed form says {claimed.params:,} params"
-        f" and {claimed.macs:,} MACs, ptflops {found.params:,} and {found.macs:,}; mend harness/cost.py, or the"
+        f"{name_of(network)} with {name_of(slots)} at {tuple(shape)}: the closed form says {claimed.params:,} params"
+        f" and {claimed.macs:,} MACs, {counter} {found.params:,} and {found.macs:,}; mend harness/cost.py, or the"
         " `macs` of your module"
     )
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.config import VGG, Attention, Custom, Network, PreActResNet, ResNet, Site, Trunk, WideResNet
+from harness.config import VGG, Attention, Backbone, Custom, Network, PreActResNet, ResNet, Site, Trunk, WideResNet
 from harness.cost import Cost, Shape, network_cost
 from harness.networks.attention.catalog import MADE, attention
+from harness.networks.backbone import BackboneNetwork
 from harness.networks.custom import rehearse
 from harness.networks.preact import PreactivatedNetwork
 from harness.networks.resnet import Block, ResidualNetwork
@@ -35,6 +36,8 @@ def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "c
     On "meta" there are no weights. The caller's random numbers are left as they were. Raises CodeError when a module of
     the user's does not fit its slot.
     """
+    if isinstance(network, Backbone):
+        return _backbone(network, shape, seed, device)
     network_cost(network, shape, _rehearsed)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = NETWORK_MODULES[type(network)](network, shape)
@@ -44,6 +47,18 @@ def build(network: Network, shape: Shape, seed: int | None = 0, device: str = "c
     model.to_empty(device="cpu")
     initialise(model, seed)
     return model.to(device)
+
+
+def _backbone(network: Backbone, shape: Shape, seed: int | None, device: str) -> nn.Module:
+    """A model of others is made by its constructor, from one stream, so that its layers start equal whatever is added."""
+    root = torch.Generator().seed() if seed is None else seed
+
+    def make(slot: Attention, site: Site, path: str) -> nn.Module:
+        return attention(slot, site) if device == "meta" else seeded_attention(slot, site, root, path)
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta" if device == "meta" else "cpu"):
+        torch.default_generator.manual_seed(_number(root, "model"))
+        return BackboneNetwork(network, shape, make).to(device)
 
 
 def seeded_attention(slot: Attention, site: Site, seed: int, path: str) -> nn.Module:

@@ -20,6 +20,7 @@ class Custom(Attention):
     """
 
     code: ClassVar[tuple[str, ...]] = ("target",)
+    rest: ClassVar[str | None] = "knobs"
     kind: Literal["custom"] = "custom"
     target: str
     knobs: dict[str, Scalar] = {}

@@ -29,6 +29,8 @@ class Part(BaseModel):
     version: ClassVar[int] = 1
     code: ClassVar[tuple[str, ...]] = ()
     """Fields that may name code of the user's, as `package.module:Name`."""
+    rest: ClassVar[str | None] = None
+    """The field that holds every other keyword, of the user's own naming; such a part is given its target by position."""
 
     def __init__(self, **data: Any) -> None:
         try:

@@ -129,13 +129,15 @@ class Difference(NamedTuple):
     @property
     def prose(self) -> str:
         """As in a sentence: ExpAtt (gaussian, radius 2.3) in stage 2."""
-        if not self.place.startswith("stage"):
+        if self.place in ("", "training"):
             return ", ".join(self.chosen)
         head, *rest = self.chosen
         return f"{head} ({', '.join(rest)}) in {self.place}" if rest else f"{head} in {self.place}"
 
 
 _STAGE = re.compile(r"(?:.*\.)?stages\.(?:.*\.)?(\d+(?:\+\d+)*)\.(.+)")
+_SLOT = re.compile(r"(?:.*\.)?(?:at|slots)\.([^.]+)(?:\.(.+))?")
+"""A slot of a model of others: what stands in it, or where it is."""
 _PARTS = ("attention", "network", "recipe")
 """Last pieces of the names of choices between whole parts, which the chosen part's own name tells enough about."""
 
@@ -146,6 +148,8 @@ def place_of(name: str) -> tuple[str, str]:
     if stage:
         where, rest = stage.groups()
         return f"stage{'s' if '+' in where else ''} {where}", rest.rpartition(".")[2]
+    if slot := _SLOT.fullmatch(name):
+        return slot[1], slot[2].rpartition(".")[2] if slot[2] else "at"
     place, _, field = name.rpartition(".")
     return ("training" if place.startswith("training") else ""), field
 
