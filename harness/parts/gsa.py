@@ -65,6 +65,7 @@ class GSA(Attention):
             total += Cost(0, 2 * positions * channels * a_head)
         if self.position:
             tables = 2 * (2 * max(height, width) - 1) * a_head
-            total += Cost(tables, 2 * positions * (height + width) * channels)
+            products = min(a_head, 2)  # of one channel a head the weights are no product
+            total += Cost(tables, products * positions * (height + width) * channels)
             total += norm(channels) if self.norm else Cost(0, 0)
         return total

@@ -90,6 +90,8 @@ def pictures(*size: int, seed: int = 1) -> Tensor:
         ({"content": False}, Site(4, 8, 5, 3, 2)),
         ({"content": False, "norm": False, "heads": 1}, Site(4, 8, 4, 4)),
         ({}, Site(4, 8, 1, 1, 2)),
+        ({"heads": 4}, Site(4, 8, 3, 5)),
+        ({"heads": 8}, Site(4, 8, 5, 3)),
     ],
 )
 def test_the_layer_is_the_naive_loop(knobs: dict[str, Any], site: Site) -> None:
@@ -195,6 +197,25 @@ def test_an_axis_looks_along_itself_by_offset(axis: int, dims: tuple[int, int]) 
     shifted = value.roll((-dims[0], -dims[1]), (2, 3))
     shifted.select(axis, -1).zero_()  # nothing lies beyond the edge
     torch.testing.assert_close(module(one, value), shifted)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_both_orders_and_pieces_of_a_batch_give_the_same(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Axis(GSA(heads=4), Site(8, 8, 5, 6), axis).double()
+    query, value = pictures(5, 8, 5, 6), pictures(5, 8, 5, 6, seed=2)
+    values_first = module(query, value)
+    monkeypatch.setattr(module, "_values_first", module._weights_first)
+    torch.testing.assert_close(module(query, value), values_first)
+    large = Axis(GSA(heads=2), Site(8, 8, 40, 40), axis).double()
+    query, value = pictures(3, 8, 40, 40), pictures(3, 8, 40, 40, seed=2)  # one picture's maps fill the cache
+    torch.testing.assert_close(large(query, value)[1:2], large(query[1:2], value[1:2]))
+
+
+def test_the_weights_of_one_channel_a_head_are_no_product() -> None:
+    network: Any = ResNet(depth=8, stages=(GSA(heads=16), GSA(heads=8), None))
+    shape = Shape(3, 9, 8, 10)
+    model, claimed = build(network, shape, device="meta"), network_cost(network, shape)
+    assert count_dispatch(model, shape) == count_ptflops(model, shape) == claimed
 
 
 @pytest.mark.parametrize("axis", [2, 3])

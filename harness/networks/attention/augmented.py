@@ -5,10 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config import AA, Site
-from harness.networks.attention.relative import axis_products, check_grid
-
-CACHED = 2**21
-"""Bytes of logits worked on at a time on a CPU, so that they stay in its cache."""
+from harness.networks.attention.relative import axis_products, check_grid, in_cache
 
 
 class MultiHead(nn.Module):
@@ -88,14 +85,10 @@ def coordinates(grid: Tensor) -> Tensor:
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T) v of (batch, positions, features): fused on a GPU, elsewhere a few maps at a time."""
+    """softmax(q k^T) v of (batch, positions, features), fused on a GPU."""
     if query.is_cuda:
         return fused(query, key, value)
-    if torch.compiler.is_compiling():
-        return (query @ key.mT).softmax(-1) @ value
-    count = max(1, CACHED // (query.shape[1] ** 2 * query.element_size()))
-    parts = zip(torch.split(query, count), torch.split(key, count), torch.split(value, count))
-    return torch.cat([(q @ k.mT).softmax(-1) @ v for q, k, v in parts])
+    return in_cache(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, query.shape[1] ** 2, query, key, value)
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config import GSA, Site
-from harness.networks.attention.relative import axis_products, check_grid
+from harness.networks.attention.relative import axis_products, check_grid, in_cache, pairs
 
 
 class Content(nn.Module):
@@ -54,20 +54,37 @@ class Axis(nn.Module):
         nn.init.normal_(self.table, std=self.table.shape[1] ** -0.5)
 
     def products(self, height: int, width: int, channels: int) -> int:
-        """MACs of the weights, and of the weights times the values."""
-        return 2 * height * width * (height, width)[self.axis - 2] * channels
+        """MACs of the weights and of the weights times the values; of one channel a head the former are no product."""
+        return min(channels // self.heads, 2) * height * width * (height, width)[self.axis - 2] * channels
 
     def forward(self, query: Tensor, value: Tensor) -> Tensor:
         check_grid("GSA", self.grid, query.shape[2:], "position=False")
         if self.axis == 3:
             query, value = query.mT, value.mT  # from here on the attended axis comes first
+        if self.table.shape[1] <= 2:
+            out = self._values_first(query, value)
+        else:
+            out = in_cache(self._weights_first, query[0, 0].numel() * query.shape[2] * self.heads, query, value)
+        return out.contiguous().permute(0, 3, 1, 2)
+
+    def _weights_first(self, query: Tensor, value: Tensor) -> Tensor:
+        """The weights of each column and head, then their product with the values; (batch, H, W, channels)."""
         batch, _, side, other = query.shape
         query, value = (torch.unflatten(part, 1, (self.heads, -1)) for part in (query, value))
         weights = axis_products(query.permute(3, 0, 4, 1, 2).flatten(1, 3), self.table)
         weights = weights.transpose(0, 1).contiguous()  # the copy makes the next product fast
         out = (weights @ value.permute(0, 4, 1, 3, 2).flatten(0, 2)).view(batch, other, self.heads, side, -1)
-        out = out.permute(0, 3, 1, 2, 4) if self.axis == 2 else out.transpose(2, 3)  # batch, H, W, heads, features
-        return out.flatten(3).permute(0, 3, 1, 2)
+        return out.permute((0, 3, 1, 2, 4) if self.axis == 2 else (0, 1, 3, 2, 4)).flatten(3)
+
+    def _values_first(self, query: Tensor, value: Tensor) -> Tensor:
+        """The table's product with the values, one for all, then with the queries: as many MACs where heads have two
+        channels, more where they have more; (batch, H, W, channels)."""
+        batch, _, side, other = query.shape
+        seen = pairs(self.table, side).flatten(0, 1) @ value.permute(2, 1, 0, 3).flatten(1)
+        seen = seen.view(side, -1, self.heads, self.table.shape[1], batch * other)  # side, features, heads, channels, rest
+        query = query.permute(2, 1, 0, 3).reshape(side, self.heads, -1, 1, batch * other).transpose(1, 2)
+        out = (query * seen).sum(1).view(side, -1, batch, other)
+        return out.permute((2, 0, 3, 1) if self.axis == 2 else (2, 3, 0, 1))
 
 
 class GSA2d(nn.Module):

@@ -1,9 +1,22 @@
 """Relative positions along one axis: a table with a row for every offset, read at every pair of positions."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from harness.errors import ConfigError
+
+CACHED = 2**21
+"""Bytes of maps that a CPU works on at a time, so that they stay in its cache."""
+
+
+def in_cache(form: Callable[..., Tensor], elements: int, *batch: Tensor) -> Tensor:
+    """form(*batch), on a CPU for a few entries of the batch at a time, each of which makes a map of so many elements."""
+    count = max(1, CACHED // (elements * batch[0].element_size()))
+    if batch[0].device.type != "cpu" or torch.compiler.is_compiling() or count >= len(batch[0]):
+        return form(*batch)
+    return torch.cat([form(*few) for few in zip(*(torch.split(part, count) for part in batch))])
 
 
 def pairs(table: Tensor, side: int) -> Tensor:
