@@ -11,13 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.config import CBAM, LTPA, VGG, ExpAtt, Network, Part, PreActResNet, ResNet, Slot, SqueezeExcite, WideResNet
+from harness.config import (
+    AA,
+    CBAM,
+    GSA,
+    LTPA,
+    VGG,
+    ExpAtt,
+    Network,
+    Part,
+    PreActResNet,
+    ResNet,
+    Slot,
+    SqueezeExcite,
+    WideResNet,
+)
 from harness.cost import Cost, Shape, network_cost
 from harness.errors import ConfigError, hint
 
 IMAGENET, CIFAR10, CIFAR100 = Shape(3, 224, 224, 1000), Shape(3, 32, 32, 10), Shape(3, 32, 32, 100)
 TRUSTED = {"params": 0.0005, "gflops": 0.02}
-"""Relative errors, beyond what the rounding of a published number explains, above which a count is not the paper's."""
+"""Relative errors above which a count is not the paper's; of params, beyond what rounding explains."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +89,14 @@ class Preset:
 
     def errors(self) -> dict[str, tuple[float, bool]]:
         """Relative errors of params and gflops, where there are published ones, and whether each is to be trusted."""
-        cost = self.cost
-        found = {"params": (self.params, cost.params / 1e6), "gflops": (self.gflops, 2 * cost.macs / 1e9)}
-        return {
-            name: (printed.error(value), printed.beyond_rounding(value) <= TRUSTED[name])
-            for name, (printed, value) in found.items()
-            if printed is not None
-        }
+        cost, found = self.cost, {}
+        if self.params is not None:
+            millions = cost.params / 1e6
+            found["params"] = self.params.error(millions), self.params.beyond_rounding(millions) <= TRUSTED["params"]
+        if self.gflops is not None:
+            error = self.gflops.error(2 * cost.macs / 1e9)
+            found["gflops"] = error, abs(error) <= TRUSTED["gflops"]
+        return found
 
     def to_json(self) -> dict[str, Any]:
         cost, errors = self.cost, self.errors()
@@ -138,6 +153,10 @@ def _later(depth: int, attention: Slot) -> ResNet:
     return ResNet(depth=depth, stages=(None, *[attention] * 3))
 
 
+def _gsa(depth: int) -> ResNet:
+    return ResNet(depth=depth, stem="imagenet", stages=(GSA(),) * 4)
+
+
 def _attending(*taps: int) -> VGG:
     return VGG(trunk="attention", head=LTPA(taps=taps))
 
@@ -150,6 +169,12 @@ _SHELF = (
     Preset("ResNet-152", ResNet(depth=152), IMAGENET, "1512.03385"),
     Preset("SE-ResNet-50", _everywhere(SqueezeExcite()), IMAGENET, "1904.09925", Printed("28.1"), Printed("8.2")),
     Preset("CBAM-ResNet-50", _everywhere(CBAM()), IMAGENET, "1807.06521"),
+    Preset(
+        "AA-ResNet-34", _later(34, AA(kappa=0.25, upsilon=0.25)), IMAGENET, "1904.09925", Printed("20.7"), Printed("7.1")
+    ),
+    Preset("AA-ResNet-50", _later(50, AA()), IMAGENET, "1904.09925", Printed("25.8"), Printed("8.3")),
+    Preset("AA-ResNet-101", _later(101, AA()), IMAGENET, "1904.09925"),
+    Preset("AA-ResNet-152", _later(152, AA()), IMAGENET, "1904.09925"),
     Preset("ExpAtt-ResNet-50", _later(50, ExpAtt()), IMAGENET, "2006.07872"),
     Preset(
         "ExpAtt-ResNet-152",
@@ -160,7 +185,28 @@ _SHELF = (
         Printed("22.2"),
         note="attention has a tenth of the channels, floored to a multiple of 8, on whole maps",
     ),
+    Preset(
+        "ExpAtt-ResNet-152-pooled",
+        _later(152, ExpAtt(heads=1, multiple=1, largest=14)),
+        IMAGENET,
+        "2006.07872",
+        Printed("57.66"),
+        Printed("22.2"),
+        note="attention has a tenth of the channels, not floored, and maps of 28 positions a side are pooled",
+    ),
+    Preset("GSA-ResNet-38", _gsa(38), IMAGENET, "2010.03019"),
+    Preset("GSA-ResNet-50", _gsa(50), IMAGENET, "2010.03019", Printed("18.1")),
+    Preset("GSA-ResNet-101", _gsa(101), IMAGENET, "2010.03019"),
     Preset("WRN-28-10", WideResNet(), CIFAR100, "1904.09925", Printed("36.3"), Printed("10.4")),
+    Preset(
+        "AA-WRN-28-10",
+        WideResNet(stages=(AA(),) * 3),
+        CIFAR100,
+        "1904.09925",
+        Printed("36.2"),
+        Printed("10.9"),
+        note="attention in all three stages; the paper's count of the plain network is 0.2 M below this one's, too",
+    ),
     Preset("VGG", VGG(), CIFAR100, "1804.02391", note="the baseline of LTPA"),
     Preset(
         "VGG-trunk",

@@ -11,8 +11,8 @@ from harness.presets import Preset, Printed, stages
 from harness.report.words import KINDS, unit
 
 LEGEND = (
-    "FLOPs are 2 x MACs. paper: the number as printed, - where it prints none. error: computed against printed, red where"
-    " rounding leaves more than 0.05 % of params or 2 % of FLOPs unexplained"
+    "FLOPs are 2 x MACs. paper: the number as printed, - where it prints none. error: computed against printed, red above"
+    " 2 % of FLOPs, or where rounding leaves more than 0.05 % of params unexplained"
 )
 ROOMY = 84
 """Columns of a terminal from which on the papers are named."""
