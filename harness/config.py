@@ -38,7 +38,7 @@ from harness.parts.vgg import VGG
 
 __all__ = ["ATTENTIONS", "CBAM", "ECA", "NETWORKS", "PARTS", "Attention", "Config", "Custom", "ExpAtt", "Kernel", "Network"]
 __all__ += ["Neutral", "Part", "Place", "ResNet", "Scalar", "Site", "Slot", "SqueezeExcite", "Training", "Trunk"]
-__all__ += ["AA", "GSA", "LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json"]
+__all__ += ["AA", "GSA", "LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json", "parts_from_json"]
 __all__ += ["BAM", "BottleneckAttention", "CoordinateAttention", "EffectiveSE", "GatherExcite", "GlobalContext", "Halo"]
 __all__ += ["Backbone", "LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
 
@@ -67,14 +67,15 @@ def part_from_json(data: dict[str, Any]) -> Part:
     kind = data.get("kind")
     if kind not in PARTS:
         raise ConfigError(f"kind = {kind!r}: unknown part; this version knows {', '.join(PARTS)}")
-    return PARTS[kind](**{name: value if name == "knobs" else _from_json(value) for name, value in data.items()})
+    return PARTS[kind](**{name: value if name == "knobs" else parts_from_json(value) for name, value in data.items()})
 
 
-def _from_json(value: Any) -> Any:
+def parts_from_json(value: Any) -> Any:
+    """Lists as tuples and every object with a kind as its part."""
     if isinstance(value, list):
-        return tuple(_from_json(item) for item in value)
+        return tuple(parts_from_json(item) for item in value)
     if isinstance(value, dict):
-        return part_from_json(value) if "kind" in value else {name: _from_json(item) for name, item in value.items()}
+        return part_from_json(value) if "kind" in value else {name: parts_from_json(item) for name, item in value.items()}
     return value
 
 
