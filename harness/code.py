@@ -1,10 +1,15 @@
 """User code by name: found, hashed and loaded, never pickled."""
 
+import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import sys
+from functools import lru_cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.errors import CodeError, hint, one_line
@@ -39,6 +44,58 @@ def source_hash(target: str) -> str:
     except OSError as error:
         raise CodeError(f"{target}: its source cannot be read: {one_line(error)}") from None
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def written_defaults(target: str) -> dict[str, Any]:
+    """Defaults of what a class takes, read from its source without importing anything of it: those that are written in its
+    own `__init__` as plain values. Nothing where there is no such source."""
+    module, _, name = target.partition(":")
+    spec = _spec(module)
+    if spec is None or not spec.has_location or spec.origin is None or not spec.origin.endswith(".py"):
+        return {}
+    try:
+        return _defaults(spec.origin, Path(spec.origin).stat().st_mtime_ns, name)
+    except (OSError, SyntaxError, ValueError):
+        return {}
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is, without importing its packages, as importlib's own function does."""
+    if isinstance(known := sys.modules.get(module), ModuleType):
+        return known.__spec__
+    path, spec, pieces = None, None, module.split(".")
+    for count in range(1, len(pieces) + 1):
+        name = ".".join(pieces[:count])
+        found = (finder.find_spec(name, path) for finder in sys.meta_path)
+        spec = next((each for each in found if each is not None), None)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    return spec
+
+
+@lru_cache(maxsize=256)
+def _defaults(path: str, stamp: int, name: str) -> dict[str, Any]:
+    """`written_defaults` of a class of a file, as it was at `stamp`."""
+    classes = [
+        node for node in ast.parse(Path(path).read_bytes()).body if isinstance(node, ast.ClassDef) and node.name == name
+    ]
+    inits = [
+        node for one in classes[-1:] for node in one.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    ]
+    found = {}
+    for init in inits[-1:]:
+        given = init.args
+        places = [*given.posonlyargs, *given.args]
+        pairs = [
+            *zip(places[len(places) - len(given.defaults) :], given.defaults),
+            *zip(given.kwonlyargs, given.kw_defaults),
+        ]
+        for argument, default in pairs:
+            with contextlib.suppress(ValueError):
+                if default is not None:
+                    found[argument.arg] = ast.literal_eval(default)
+    return found
 
 
 _imported: dict[str, str] = {}

@@ -45,6 +45,8 @@ class Plan:
     constraints: tuple[str, ...]
     done: int
     """Trials in the database."""
+    counted: tuple[str, ...]
+    """The user's modules whose MACs are counted from the operations they dispatch."""
 
     @property
     def weights(self) -> int:
@@ -84,6 +86,8 @@ class Plan:
         for metric, (low, high) in self.costs.items():
             words = unit(metric, [high])
             yield f"{metric}: {words.text(low)} to {words.text(high)}" + ("" if self.complete else f" in {sample}")
+        for target in self.counted:
+            yield f"  MACs of {target} counted from the operations it dispatches"
         height, width = self.data["shape"][1:]
         pictures = f"{self.data['dataset']}, {self.data['train']:,} pictures to train and validate on"
         yield f"data: {pictures}, {height}x{width}, {self.held}"
@@ -146,6 +150,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         data=checks.info.to_json(),
         constraints=tuple(map(str, study.constraints)),
         done=sum(stored.counts.values()) if stored else 0,
+        counted=checks.counted,
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.code import add_paths, source_hash
-from harness.config import Config, ExpAtt, Part, Training
+from harness.code import add_paths, load, source_hash
+from harness.config import Config, Custom, ExpAtt, Part, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
@@ -40,6 +40,8 @@ class Checked:
     price: Price
     notes: tuple[str, ...]
     """What is left out of the data, and what differs from when the study was begun."""
+    counted: tuple[str, ...]
+    """The user's modules whose MACs are counted from the operations they dispatch, for want of their own word."""
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
-    return Checked(study, stored, space, info, sources, price, notes)
+    return Checked(study, stored, space, info, sources, price, notes, counted_modules(study))
 
 
 def find(storage: str, name: str) -> Stored | None:
@@ -127,6 +129,12 @@ def user_code(study: Study) -> set[tuple[type[Part], str]]:
 
     visit(study.space)
     return found
+
+
+def counted_modules(study: Study) -> tuple[str, ...]:
+    """The user's attention modules that do not state their MACs."""
+    modules = sorted(target for part, target in user_code(study) if part is Custom)
+    return tuple(target for target in modules if not callable(getattr(load(target), "macs", None)))
 
 
 def try_kernels(study: Study) -> None:

@@ -150,6 +150,7 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
         "definition": study.to_json(),
         "asked": asked,
         "places": {"data": places.data, "runs": places.runs, "code": list(places.code)},
+        "counted": list(found.counted),
     }
     if found.stored is not None:
         return changing

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from harness.code import written_defaults
 from harness.cost import Cost, Counter
 from harness.errors import ConfigError
 from harness.parts.attention import Attention, Place, Site
@@ -58,6 +59,16 @@ class Custom(Attention):
     @property
     def class_name(self) -> str:
         return self.target.partition(":")[2]
+
+    def effective(self, channels: int) -> dict[str, Any]:
+        """A knob at the default that its class writes down is left out, as the class would take it anyway."""
+        defaults = written_defaults(self.target)
+
+        def redundant(name: str, value: Scalar) -> bool:
+            return name in defaults and type(defaults[name]) is type(value) and defaults[name] == value
+
+        knobs = {name: value for name, value in self.knobs.items() if not redundant(name, value)}
+        return super().effective(channels) | {"knobs": knobs}
 
     def cost(self, site: Site, counter: Counter | None = None) -> Cost:
         if counter is None:

@@ -49,6 +49,11 @@ def curves_note(facts: Facts, curves: Curves) -> str:
     return words
 
 
+def _counted(facts: Facts) -> list[str]:
+    """The user's modules that do not state their MACs."""
+    return list(facts.attributes.get("counted") or [])
+
+
 def provenance(facts: Facts, written: datetime) -> list[tuple[str, str]]:
     """Where the numbers come from: code, libraries, machines, data, dates."""
     data = facts.attributes.get("data") or {}
@@ -61,6 +66,7 @@ def provenance(facts: Facts, written: datetime) -> list[tuple[str, str]]:
         ("Precision", ", ".join(map(str, facts.origins("precision")))),
         ("Threads", ", ".join(map(str, facts.origins("threads")))),
         ("Data", " ".join(str(data[name]) for name in ("dataset", "fingerprint") if data.get(name))),
+        ("Counted", ", ".join(f"MACs of {target}, from the operations it dispatches" for target in _counted(facts))),
         ("Created", created[:16].replace("T", " ")),
         ("Page written", f"{written:%Y-%m-%d %H:%M %Z}".strip()),
     ]
