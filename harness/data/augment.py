@@ -123,13 +123,14 @@ class Boxes:
         self.edges = self.edges.to(device)
         return self
 
-    def mask(self, at: slice) -> Tensor:
-        """Which values of flat pictures are in their boxes: bool (batch, height * width * channels)."""
+    def outside(self, at: slice) -> Tensor:
+        """1 where a value of a flat picture is outside of its box, else 0: (batch, height * width * channels)."""
         top, bottom, left, right = self.edges[at].T[:, :, None]
         rows = torch.arange(self._height, device=self.edges.device)
         cells = torch.arange(self._width, device=self.edges.device).repeat_interleave(self._channels)
-        within: Tensor = ((rows >= top) & (rows < bottom))[:, :, None] & ((cells >= left) & (cells < right))[:, None, :]
-        return within.flatten(1)
+        down, across = ((rows >= top) & (rows < bottom)).float(), ((cells >= left) & (cells < right)).float()
+        one = torch.ones((), device=down.device)
+        return torch.addcmul(one, down[:, :, None], across[:, None, :], value=-1).flatten(1)
 
 
 class Jitter:
@@ -141,15 +142,16 @@ class Jitter:
         self._factors = torch.from_numpy(rng.uniform(1 - strength, 1 + strength, (count, 3))).float().to(device)
         grey = GREY if shape.channels == 3 else (1.0,)
         self._grey = torch.tensor(grey, device=device)
+        self._mean = (self._grey / (shape.height * shape.width)).repeat(shape.height * shape.width)
 
     def __call__(self, values: Tensor, at: slice) -> Tensor:
         """Flat values from 0 to 255."""
-        colours = values.view(len(values), -1, self._channels)
-        bright, contrast, saturation = self._factors[at].T[:, :, None, None]
-        level = bright * (colours.mean(1) @ self._grey)[:, None, None]
-        own = torch.eye(self._channels, device=values.device)
-        matrix = bright * contrast * (saturation * own + (1 - saturation) * self._grey[:, None])
-        return torch.baddbmm((1 - contrast) * level, colours, matrix).clamp_(0, 255).flatten(1)
+        bright, contrast, saturation = self._factors[at].T[:, :, None]
+        level = bright * (values @ self._mean)[:, None]
+        grey = values.view(len(values), -1, self._channels) @ self._grey
+        grey = grey * (bright * contrast * (1 - saturation)) + (1 - contrast) * level
+        own: Tensor = values * (bright * contrast * saturation)
+        return own.add_(grey.repeat_interleave(self._channels, 1)).clamp_(0, 255)
 
 
 class Cutout:
@@ -161,7 +163,7 @@ class Cutout:
 
     def __call__(self, values: Tensor, at: slice) -> Tensor:
         """Normalised flat values."""
-        return values.masked_fill_(self._boxes.mask(at), 0.0)
+        return values.mul_(self._boxes.outside(at))
 
 
 class Mix:
@@ -185,10 +187,8 @@ class Mix:
 
     def __call__(self, values: Tensor, labels: Tensor, at: slice) -> Batch:
         """Normalised flat values and classes (batch,); the targets are probabilities (batch, classes)."""
-        others = values.roll(-1, 0)
-        if self._boxes is not None:
-            values = torch.where(self._boxes.mask(at), others, values)
-        if self._shares is not None:
-            values = torch.lerp(others, values, self._shares[at, None])
+        share = 1.0 if self._shares is None else self._shares[at, None]
+        share = share if self._boxes is None else share * self._boxes.outside(at)
+        values = torch.lerp(values.roll(-1, 0), values, share)
         own = F.one_hot(labels, self._classes).float()
         return values, torch.lerp(own.roll(-1, 0), own, self._weights[at, None])

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from harness.cost import Shape
 
@@ -87,15 +86,16 @@ def strongest(name: Literal["trivial", "rand"], shape: Shape) -> dict[str, float
 def _warped(images: Tensor, rows: Callable[[Tensor, Tensor], Tensor], columns: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Each pixel from the nearest one to the place that `rows` and `columns` give it, black from outside; places are of
     (row, column), from the centre of the picture's first pixel."""
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     row = torch.arange(height, device=images.device, dtype=torch.float32)[None, :, None]
     column = torch.arange(width, device=images.device, dtype=torch.float32)[None, None, :]
     shape = (count, height, width)
     down, across = (place(row, column).expand(shape).round().long() for place in (rows, columns))
     outside = (down < 0) | (down >= height) | (across < 0) | (across >= width)
-    which = torch.arange(count, device=images.device)[:, None, None]
-    found = images[which, down.clamp(0, height - 1), across.clamp(0, width - 1)]
-    return found.masked_fill_(outside[..., None], 0)
+    pixels = down.clamp_(0, height - 1) * width + across.clamp_(0, width - 1)
+    bytes_ = pixels.flatten(1)[..., None] * channels + torch.arange(channels, device=images.device)
+    found = images.reshape(count, -1).gather(1, bytes_.flatten(1)).view(images.shape)
+    return found.mul_(outside.logical_not_().byte()[..., None])
 
 
 def shear_x(images: Tensor, share: Tensor) -> Tensor:
@@ -170,11 +170,14 @@ def contrast(images: Tensor, change: Tensor) -> Tensor:
 
 def sharpness(images: Tensor, change: Tensor) -> Tensor:
     """Towards a blurred picture, or beyond; the border stays."""
+    channels = images.shape[-1]
     values = images.float()
-    inner = values[:, 1:-1, 1:-1]
-    total = F.avg_pool2d(values.permute(0, 3, 1, 2), 3, stride=1).permute(0, 2, 3, 1) * 9
-    blurred = ((total + 4 * inner) / 13).round_()
-    inner.add_((blurred - inner) * -change)
+    lines = values.flatten(2)  # in which a pixel's neighbours are `channels` further
+    three = lines[:, :-2] + lines[:, 1:-1] + lines[:, 2:]
+    nine = three[..., : -2 * channels] + three[..., channels:-channels] + three[..., 2 * channels :]
+    inner = lines[:, 1:-1, channels:-channels]
+    blurred = ((nine + 4 * inner) / 13).round_()
+    inner.add_((blurred - inner) * -change[..., 0])
     return values.clamp_(0, 255).byte()
 
 
@@ -208,7 +211,7 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
     table = ((below[..., :-1] + step // 2) // step.clamp(min=1)).clamp_(0, 255)
     table = torch.cat([torch.zeros_like(table[..., :1]), table], 2)
     spread = torch.where(step > 0, table.gather(2, levels), levels).byte()
-    return spread.view(count, channels, height, width).permute(0, 2, 3, 1)
+    return spread.view(count, channels, height, width).permute(0, 2, 3, 1).contiguous()
 
 
 _moving = (shear_x, shear_y, translate_x, translate_y, rotate)

@@ -91,11 +91,11 @@ def windows(
     lines = places[:, None] * height + reflected(rows, height)
     found = images.view(-1, width * channels).index_select(0, lines.flatten()).view(len(places), height, -1)
     cells = reflected(columns, width)[:, :, None] * channels + torch.arange(channels, device=images.device)
-    found = found.gather(2, cells.view(len(places), 1, -1).expand(found.shape)).view(-1, height, width, channels)
+    found = found.gather(2, cells.view(len(places), 1, -1).expand(found.shape))
     if zero:
-        outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[:, None, :]
-        found.masked_fill_(outside[..., None], 0)
-    return found
+        found.mul_(((rows >= 0) & (rows < height)).byte()[:, :, None])
+        found.mul_(((columns >= 0) & (columns < width)).byte().repeat_interleave(channels, 1)[:, None, :])
+    return found.view(-1, height, width, channels)
 
 
 def reflected(places: Tensor, side: int) -> Tensor:

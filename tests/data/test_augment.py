@@ -79,8 +79,8 @@ def naive_boxes(boxes: Boxes) -> torch.Tensor:
 def test_boxes_are_centred_anywhere_and_cut_off_at_the_border() -> None:
     boxes = Boxes(SHAPE, np.random.default_rng(0), np.full(COUNT, 4), np.full(COUNT, 6))
     masks = naive_boxes(boxes)
-    assert torch.equal(boxes.mask(EVERY), masks.flatten(1))
-    assert torch.equal(boxes.mask(slice(5, 9)), masks[5:9].flatten(1))
+    assert torch.equal(boxes.outside(EVERY), 1 - masks.flatten(1).float())
+    assert torch.equal(boxes.outside(slice(5, 9)), 1 - masks[5:9].flatten(1).float())
     assert torch.allclose(boxes.shares, masks.float().mean((1, 2, 3)))
     assert boxes.shares.max() == 4 * 6 / 108 and boxes.shares.min() >= 2 * 3 / 108
     assert len(boxes.edges.unique(dim=0)) > COUNT / 2
