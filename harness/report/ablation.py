@@ -67,7 +67,8 @@ class Ablation:
 
     @property
     def unit(self) -> str:
-        return f" {self.symbol}" if self.symbol else ""
+        """Of a difference: points where the values are shares in percent."""
+        return " points" if self.symbol == "%" else f" {self.symbol}" if self.symbol else ""
 
     @property
     def best(self) -> str:
@@ -76,11 +77,11 @@ class Ablation:
         best = (max if self.larger_is_better else min)(known, key=lambda row: row.mean, default=None)
         return best.arm if best else ""
 
-    def notes(self) -> list[str]:
-        """What the table rests on, a sentence each."""
+    def notes(self, *, marks: bool = True) -> list[str]:
+        """What the table rests on, a sentence each; `marks` explains those of a table without verdicts in words."""
         told = [row.effect for row in self.rows if row.effect is not None]
         seen = {MARKS[effect.verdict][0]: MARKS[effect.verdict][2] for effect in told if effect.verdict in MARKS}
-        found = [f"{mark} {meaning}." for mark, meaning in seen.items()]
+        found = [f"{mark} {meaning}." for mark, meaning in seen.items()] if marks else []
         test = "seeds as blocks with one variance for all arms" if any(effect.pooled for effect in told) else "paired t-test"
         tested = sum(effect.verdict != "not tested" for effect in told)
         several = f", Holm over {tested} comparisons" if tested > 1 else ""

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from harness.analysis.front import front, measured
+from harness.design import Design, arms
 from harness.record import Record, State
 from harness.report.words import Difference, Unit, differences, unit
 from harness.space import Space
-from harness.study import EXACT, METRICS, Exhaustive, Objective, Study, maximize, minimize
+from harness.strategies.stopping import recalled
+from harness.study import EXACT, METRICS, Objective, Search, Study, maximize, minimize
 
 STATES: tuple[State, ...] = ("complete", "stopped", "failed", "running")
 
@@ -80,7 +82,7 @@ class Facts:
     # how many
 
     @cached_property
-    def states(self) -> dict[str, int]:
+    def states(self) -> dict[State, int]:
         """Trials per state, of the states that occur."""
         found = Counter(trial.record.state for trial in self.trials)
         return {state: found[state] for state in STATES if found[state]}
@@ -89,20 +91,29 @@ class Facts:
     def planned(self) -> int | None:
         """How many trials the strategy asks for; of an exhaustive study at most, as constraints and twins drop out."""
         strategy = self.study.strategy
-        if not isinstance(strategy, Exhaustive):
+        if isinstance(strategy, Search):
             return strategy.trials
+        if isinstance(strategy, Design):
+            return len(arms(strategy, self.space)) * len(self.study.seeds)
         total = self.space.size * len(self.study.seeds)
         return int(total) if math.isfinite(total) else None
 
     @cached_property
     def epochs(self) -> int:
-        """Epochs trained, in all."""
-        return sum(trial.record.epochs for trial in self.trials)
+        """Epochs trained, in all; those that a promoted trial was handed count once."""
+        return sum(trial.record.epochs - trial.record.inherited for trial in self.trials)
+
+    @cached_property
+    def saved(self) -> int:
+        """Epochs that early stopping saved."""
+        return recalled(self.study, [trial.record for trial in self.trials]).saved
 
     @cached_property
     def seconds(self) -> float:
         """Seconds trained, in all: as measured at the end, or epoch by epoch where a trial has no end."""
-        return sum(trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve) for trial in self.trials)
+        spent = (trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve) for trial in self.trials)
+        handed = (epoch.seconds for trial in self.trials for epoch in trial.record.curve[: trial.record.inherited])
+        return sum(spent) - sum(handed)
 
     # what came out
 

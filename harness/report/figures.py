@@ -160,6 +160,11 @@ def _differs(trial: Trial) -> str:
     return "<br>".join(escape(str(difference)) for difference in trial.differs) or "nothing varies"
 
 
+def plain_layout() -> dict[str, Any]:
+    """The look of every figure, without a legend."""
+    return _layout()
+
+
 def _layout(legend_title: str = "") -> dict[str, Any]:
     grid = {"gridcolor": LINE, "zeroline": False, "ticks": "", "title": {"standoff": 12}, "automargin": True}
     return {

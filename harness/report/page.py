@@ -16,8 +16,10 @@ from markupsafe import Markup, escape
 
 from harness.record import Record
 from harness.report import notes, sentences
+from harness.report.ablation import grid, written
+from harness.report.comparison import Comparison, compared, forest, missing_words, verdicts
 from harness.report.facts import Facts, gather
-from harness.report.figures import MAX_BEATEN, curves_figure, front_figure
+from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, plain_layout
 from harness.report.tables import front_json, table, trials_csv
 from harness.report.views import axes, curves, grouping
 from harness.report.words import NOUNS, TITLES
@@ -37,6 +39,8 @@ def write_page(study: Study, attributes: dict[str, Any], records: Sequence[Recor
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / "trials.csv", trials_csv(facts))
     replace(folder / "front.json", json.dumps(front_json(facts), indent=1))
+    if (found := compared(facts)) is not None:
+        replace(folder / "effects.csv", written(found.table, "csv"))
     replace(folder / "index.html", page)
     return folder / "index.html"
 
@@ -48,6 +52,9 @@ def render(facts: Facts, written: datetime) -> str:
     split, drawn = grouping(facts), curves(facts)
     fronts = [(axis, front_figure(facts, axis, split)) for axis in axes(facts)]
     figures = {f"front-{axis.cost.metric}": figure for axis, figure in fronts}
+    found = compared(facts)
+    if found is not None:
+        figures["effects"] = forest(found, facts.units[facts.main.metric], plain_layout())
     if drawn.drawn:
         figures["curves"] = curves_figure(facts, drawn)
     scripts = {"plotly": get_plotlyjs() if figures else "", "page": (HERE / "page.js").read_text("utf-8")}
@@ -64,6 +71,7 @@ def render(facts: Facts, written: datetime) -> str:
             split=split,
             shown=list(dict.fromkeys((facts.main.metric, *(cost.metric for cost in facts.costs)))),
             curves=drawn,
+            effects=found and _effects(found),
             figures={name: figure.to_plotly_json() for name, figure in figures.items()},
             table=table(facts),
             style=Markup((HERE / "page.css").read_text("utf-8")),
@@ -74,6 +82,13 @@ def render(facts: Facts, written: datetime) -> str:
             max_beaten=MAX_BEATEN,
         )
     )
+
+
+def _effects(found: Comparison) -> dict[str, Any]:
+    """The comparison as the page shows it."""
+    head, rows = grid(found.table)
+    told = {"answer": verdicts(found), "missing": missing_words(found), "notes": found.table.notes(marks=False)}
+    return told | {"head": head, "rows": rows, "baseline": found.arms.baseline, "best": found.table.best}
 
 
 @cache

@@ -1,15 +1,26 @@
 """What the facts say, in sentences: the answer, what was done, what it does not show, where it comes from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from harness.design import Design, arms
+from harness.record import State
 from harness.report.facts import Facts, Trial
 from harness.report.words import DATASETS, NOUNS, SPACE, counted, duration, listed, spelled, unit
-from harness.study import Constraint, Evolution, Exhaustive, Search
+from harness.strategies.stopping import ranked_by
+from harness.study import Constraint, Evolution, Exhaustive, Search, Study
 
 STRATEGIES = {"random": "Random search", "tpe": "A TPE search", "exhaustive": "Every config"}
+DESIGNS = {
+    "leave-one-out": "Leave one out",
+    "add-one-in": "Add one in",
+    "one-at-a-time": "One at a time",
+    "factorial": "A factorial design",
+    "fractional-factorial": "A fractional factorial design",
+}
 LEFT = {"stopped": "stopped early", "failed": "failed", "running": "still running"}
+HALVINGS = {"halving": "successive halving", "asha": "ASHA"}
 
 
 def answer(facts: Facts) -> str:
@@ -32,9 +43,12 @@ def _no_answer(facts: Facts) -> str:
         return f"No answer: no complete trial has a number for its {NOUNS[facts.main.metric]}."
     if set(facts.states) == {"failed"}:
         return f"No answer: {'the only trial' if len(facts.trials) == 1 else f'all {len(facts.trials)} trials'} failed."
-    return (
-        f"No answer yet: no trial is complete ({listed(f'{number:,} {state}' for state, number in facts.states.items())})."
-    )
+    return f"No answer yet: no trial is complete ({counts(facts.states)})."
+
+
+def counts(states: Mapping[State, int]) -> str:
+    """How many trials ended how: 12 complete, 28 stopped early and 1 failed."""
+    return listed(f"{number:,} {'stopped early' if state == 'stopped' else state}" for state, number in states.items())
 
 
 def _config(trial: Trial) -> str:
@@ -77,15 +91,22 @@ def aims(facts: Facts) -> str:
 
 
 def done(facts: Facts) -> list[tuple[str, str]]:
-    """What was done, in three lines."""
-    return [("Searched", _searched(facts)), ("Trained", _trained(facts)), ("Ran", _ran(facts))]
+    """What was done, a line each."""
+    longest = max(map(int, facts.settings("epochs")), default=0)
+    how = early_stopping(facts.study, longest)
+    stopping = [("Stopped", f"{how[0].upper()}{how[1:]}.")] if facts.study.stopping and longest else []
+    return [("Searched", _searched(facts)), ("Trained", _trained(facts)), *stopping, ("Ran", _ran(facts))]
 
 
 def _searched(facts: Facts) -> str:
     strategy, size = facts.study.strategy, facts.space.size
     among = "a continuous space" if size == float("inf") else f"a space of {counted(size, 'config')}"
     choices = counted(len(facts.space.parameters), "choice")
-    if isinstance(strategy, Exhaustive):
+    if isinstance(strategy, Design):
+        planned = arms(strategy, facts.space)
+        how = f"{DESIGNS[strategy.kind]}: {counted(len(planned), 'arm')} with {counted(len(facts.study.seeds), 'seed')} each"
+        how += f", against {planned[0].name}"
+    elif isinstance(strategy, Exhaustive):
         how = f"Every config of {among} ({choices})"
     elif isinstance(strategy, Evolution):
         how = f"Evolution (NSGA-II, population {strategy.population}) in {among} ({choices})"
@@ -93,6 +114,17 @@ def _searched(facts: Facts) -> str:
         how = f"{STRATEGIES[strategy.kind]} in {among} ({choices})"
     bounds = "".join(f"; {bound(constraint)}" for constraint in facts.study.constraints)
     return f"{how}, {_aim(facts)}{bounds}."
+
+
+def early_stopping(study: Study, epochs: int) -> str:
+    """Who is stopped early, of trials of so many epochs."""
+    rule = study.stopping
+    if rule is None or not rule.rungs(epochs):
+        return "no trial is stopped early"
+    rungs = rule.rungs(epochs)
+    by = listed(NOUNS[objective.metric] for objective in ranked_by(rule, study.objectives))
+    where = f"after epoch{'s' if len(rungs) > 1 else ''} {listed(rungs)} of {epochs}"
+    return f"{HALVINGS[rule.kind]} by {by} {where}: one in {rule.reduction_factor} goes on, once {rule.quorum} are there"
 
 
 def _aim(facts: Facts) -> str:
@@ -140,12 +172,12 @@ def _seeds(facts: Facts) -> str:
 def _ran(facts: Facts) -> str:
     if not facts.trials:
         return f"No trial of {facts.planned:,} planned." if facts.planned else "No trial."
-    states = listed(f"{number:,} {state}" for state, number in facts.states.items())
     most = "at most " if isinstance(facts.study.strategy, Exhaustive) and facts.study.constraints else ""
     plan = f" of {most}{facts.planned:,} planned" if facts.planned else ""
     spent = counted(facts.epochs, "epoch") + (f" in {duration(facts.seconds)} of training" if facts.seconds else "")
+    spent += f" ({counted(facts.saved, 'epoch')} saved by early stopping)" if facts.saved else ""
     on = f" on {listed(facts.devices)}" if facts.devices else ""
-    return f"{states}{plan}; {spent}{on}{_dates(facts)}."
+    return f"{counts(facts.states)}{plan}; {spent}{on}{_dates(facts)}."
 
 
 def _dates(facts: Facts) -> str:
@@ -172,6 +204,11 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "Other data", f"All of this is {known}; another data set may rank the configs otherwise."
     if epochs := facts.settings("epochs"):
         yield "Longer training", f"Trials had {span(epochs)} epochs; what learns slowly may overtake later."
+    if "stopped" in facts.states:
+        yield (
+            "Late starters",
+            f"Whoever was stopped early might have caught up: `harness run {facts.study.name} --promote 10` finds out.",
+        )
     if seeds == 1:
         yield (
             "Chance",
