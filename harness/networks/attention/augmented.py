@@ -9,7 +9,7 @@ from harness.networks.attention.relative import axis_products, check_grid, in_ca
 
 
 class MultiHead(nn.Module):
-    """Softmax attention over all positions of a grid with relative positions (section 3.2), from queries, keys and values
+    """Softmax attention over all positions of a grid with relative positions (section 3), from queries, keys and values
     side by side, (batch, 2 dk + dv, height, width) to (batch, dv, height, width).
 
     Logits are q.k + q.r_rows[dy] + q.r_columns[dx]. The last two terms are appended to q, and the coordinates of a position,
@@ -108,7 +108,7 @@ def written_out(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns
 
 
 class AAConv2d(nn.Module):
-    """concat[3x3 convolution, attention] with `slot.values(outputs)` channels of attention, no biases (section 3.3).
+    """concat[3x3 convolution, attention] with `slot.values(outputs)` channels of attention, no biases (section 3).
 
     (batch, inputs, H, W) to (batch, outputs, ceil(H / stride), ceil(W / stride)). A map whose side is beyond `slot.largest`
     is attended at half its size and upsampled. Raises ConfigError on another grid than it was built for, unless it has no

@@ -9,7 +9,7 @@ from harness.networks.attention.relative import axis_products, check_grid, in_ca
 
 
 class Content(nn.Module):
-    """Q times (softmax over positions of K)^T V, head by head (section 3.1): linear in the positions, blind to them.
+    """Q times (softmax over positions of K)^T V, head by head (section 3): linear in the positions, blind to them.
 
     Queries, keys and values of (batch, channels, height, width) to the same.
     """
@@ -38,7 +38,7 @@ class Content(nn.Module):
 
 
 class Axis(nn.Module):
-    """Attention along one axis of the grid (section 3.2): position i hears position j of its column (or row) with the weight
+    """Attention along one axis of the grid (section 3): position i hears position j of its column (or row) with the weight
     <q_i, r_(j - i)>, r learned and shared by the heads, without softmax.
 
     Queries and values of (batch, channels, height, width) to the same.
@@ -88,7 +88,7 @@ class Axis(nn.Module):
 
 
 class GSA2d(nn.Module):
-    """The sum of both branches from one 1x1 projection (section 3.3), then a 2x2 average pooling where the stride is two.
+    """The sum of both branches from one 1x1 projection (section 3), then a 2x2 average pooling where the stride is two.
 
     (batch, inputs, H, W) to (batch, outputs, ceil(H / stride), ceil(W / stride)). Raises ConfigError on another grid than it
     was built for, unless it has no positional branch.
