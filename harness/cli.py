@@ -66,6 +66,16 @@ TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the study from
 RetryFailed = Annotated[
     bool, typer.Option("--retry-failed", help="Run the configs of failed trials again, as new rows that name the old.")
 ]
+Promote = Annotated[
+    int | None,
+    typer.Option(
+        "--promote",
+        min=1,
+        help="Go on with the N best trials that were stopped early, from their checkpoints, as new rows that name the old.",
+        metavar="N",
+        show_default=False,
+    ),
+]
 For = Annotated[
     str | None,
     typer.Option("--for", help="Start no epoch that would not end in time: `90s`, `20m`, `8h`, `2d`.", metavar="TIME"),
@@ -111,6 +121,7 @@ def run(
     keep: KeepWeights = "front",
     code: Code = [],  # noqa: B006
     time_limit: For = None,
+    promote: Promote = None,
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -155,6 +166,7 @@ def resume(
     keep: KeepWeights = "front",
     code: Code = [],  # noqa: B006
     time_limit: For = None,
+    promote: Promote = None,
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -179,7 +191,9 @@ def _options(given: dict[str, Any]) -> "Options":
         data=given["data"] or Options().data,
         runs=given["runs"],
         code=tuple(str(folder.resolve()) for folder in given["code"]),
-        rules=Rules(given["trials"], seconds(given["time_limit"]), given["retry_failed"], given["keep"]),
+        rules=Rules(
+            given["trials"], seconds(given["time_limit"]), given["retry_failed"], given["keep"], given["promote"] or 0
+        ),
         take_over=given["take_over"],
     )
 
@@ -202,9 +216,12 @@ def _with(options: "Options", **changes: Any) -> "Options":
 
 def _download(study: Any, options: "Options") -> None:
     from harness.data.sources import download
-    from harness.preflight import pictures_of
+    from harness.preflight import pictures_of, values_of
+    from harness.weights import download_weights
 
     download(pictures_of(study), options.data)
+    for init in filter(None, values_of(study, "init")):
+        download_weights(init)
 
 
 def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> None:
@@ -271,6 +288,8 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
             f"{found.name}: {counted(found.trained, 'trial')} finished in {duration(found.seconds)};"
             f" {total} of {found.planned} in all" + (f", {found.failed} failed" if found.failed else "")
         )
+    if found.saved and found.trained:
+        lines.append(f"{counted(found.stopped, 'trial')} stopped early, {counted(found.saved, 'epoch')} saved")
     if found.left:
         lines.append(f"{counted(found.left, 'trial')} left: `harness resume {found.name}{where}` goes on")
     elif found.complete:
@@ -335,15 +354,19 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
     from harness.analysis.front import front
+    from harness.report.sentences import counts, early_stopping
+    from harness.report.words import counted
     from harness.storage.lease import holders
     from harness.storage.reader import read_records
+    from harness.strategies.stopping import recalled
     from harness.study import Study
     from harness.terminal import chosen_text, metric_text
 
     study, records = Study.from_json(stored.attributes["definition"]), read_records(storage, stored.study_id)
     best = front(records, study.objectives)
     metrics = [objective.metric for objective in study.objectives]
-    failures = [record for record in records if record.state == "failed"]
+    failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
+    saved = recalled(study, records).saved
     if as_json:
         rows = [
             {
@@ -353,17 +376,24 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
             }
             for record in best
         ]
-        reasons = [{"number": record.number, "reason": record.reason} for record in failures]
-        print(json.dumps(_study_row(stored) | {"front": rows, "failures": reasons}))
+        reasons = {
+            name: [{"number": record.number, "reason": record.reason} for record in ended]
+            for name, ended in (("failures", failures), ("stops", stops))
+        }
+        print(json.dumps(_study_row(stored) | {"front": rows, **reasons, "saved_epochs": saved}))
         return
-    counts = ", ".join(f"{count} {state}" for state, count in stored.counts.items()) or "no trials yet"
+    states = counts(stored.counts) or "no trials yet"
     holder = holders(storage).get(stored.study_id)
     planned = study.strategy.model_dump().get("trials")
-    console.print(f"{stored.name}: {counts}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
+    console.print(f"{stored.name}: {states}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
     if study.question:
         console.print(study.question, markup=False)
     if holder is not None and holder.alive:
         console.print(f"run by {holder.words}", markup=False, style="green")
+    if study.stopping is not None:
+        longest = max((record.config.training.epochs for record in records), default=0)
+        words = early_stopping(study, longest)
+        console.print(f"early stopping: {words}; {counted(saved, 'epoch')} saved", markup=False, style="dim")
     if best:
         console.print(f"\nfront ({len(best)} of {stored.counts.get('complete', 0)} finished trials)", style="dim")
         table = Table(box=None, padding=(0, 1), header_style="dim")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.code import source_hash
-from harness.config import Attention, Backbone, Config, Network, Neutral, Part, Training
+from harness.config import Attention, Backbone, Config, Network, Neutral, Part
 
 ENGINE = 1
 """Revision of the numerics of training; raised when the same trial gives other numbers than before."""
@@ -30,7 +30,7 @@ def trial_key(
 
 def identity(config: Config, source: Callable[[str], str] | None = None) -> dict[str, Any]:
     """What the config is, without names and without what has no effect; equal for equal trials."""
-    return {"network": network_identity(config.network, source), "training": training_identity(config.training)}
+    return {"network": network_identity(config.network, source), "training": training_identity(config, source)}
 
 
 def network_identity(network: Network, source: Callable[[str], str] | None = None) -> dict[str, Any]:
@@ -72,10 +72,25 @@ def attention_identity(
     return found | _sources(slot, source)
 
 
-def training_identity(training: Training) -> dict[str, Any]:
-    """The recipe; which pictures is said by the fingerprint of the data, not by where they came from."""
-    without_effect = ("kind", "label", "dataset", "limit", "image_size", "loading", "skip_bad_images")
-    return {name: value for name, value in significant(training).items() if name not in without_effect}
+def training_identity(config: Config, source: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """The recipe; which pictures is said by the fingerprint of the data, and which weights by the hash of their file, not by
+    where they came from."""
+    training, idle = config.training, config.training.without_effect()
+    if not may_learn_radii(config.network):
+        idle.add("radius_lr")
+    found = {name: value for name, value in significant(training).items() if name not in idle}
+    if training.init is not None and source is not None:
+        found["init"] = source(training.init) or training.init
+    return found
+
+
+def may_learn_radii(node: Any) -> bool:
+    """Whether a network has radii that are learned, or a module of the user's that may have some."""
+    if isinstance(node, Part):
+        own = bool(node.targets) or getattr(node, "radii", int)() > 0
+        return own or any(may_learn_radii(getattr(node, name)) for name in type(node).model_fields)
+    held = node.values() if isinstance(node, dict) else node if isinstance(node, tuple) else ()
+    return any(map(may_learn_radii, held))
 
 
 def significant(part: Part) -> dict[str, Any]:

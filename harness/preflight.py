@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from harness.data.pictures import DataInfo
 from harness.data.sources import open_data
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
+from harness.hardware import Hardware, worth_compiling
 from harness.key import canonical, network_identity
 from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
@@ -22,6 +24,7 @@ from harness.storage.reader import Stored, read_studies
 from harness.storage.tables import database_file
 from harness.strategies.proposers import proposer
 from harness.study import Study, differences
+from harness.weights import weights_source
 
 PICTURES = ("dataset", "limit", "image_size", "loading", "skip_bad_images")
 """Fields of Training that say which pictures a study is about."""
@@ -36,7 +39,7 @@ class Checked:
     space: Space
     info: DataInfo
     sources: dict[str, str]
-    """Hashes of the user's modules."""
+    """Hashes of the user's modules, and of the files of weights that training begins with."""
     price: Price
     notes: tuple[str, ...]
     """What is left out of the data, and what differs from when the study was begun."""
@@ -63,14 +66,15 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     space = study.open_space()
     proposer(study, space, rows=0)  # raises where the strategy does not fit the space
     sources = user_sources(study)
+    initial = {init: weights_source(init) for init in sorted(filter(None, values_of(study, "init")))}
     _, info = open_data(pictures, data, decoding)
-    notes = info.notes + (() if stored is None else differing(stored, info, sources))
+    notes = info.notes + (() if stored is None else differing(stored, info, sources | initial))
     price = pricing(info.shape)
     if sources:
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
-    return Checked(study, stored, space, info, sources, price, notes, counted_modules(study))
+    return Checked(study, stored, space, info, sources | initial, price, notes, counted_modules(study))
 
 
 def find(storage: str, name: str) -> Stored | None:
@@ -162,6 +166,46 @@ def pictures_of(study: Study) -> Training:
     if any(other != found[0] for other in found) or any(isinstance(value, choices) for value in found[0].values()):
         raise StudyError(f"Study.training: {', '.join(PICTURES)} are one for a whole study; make a study for each")
     return Training(**found[0])
+
+
+def values_of(study: Study, field: str) -> set[Any]:
+    """Every value that a field of the study's training may take."""
+
+    def visit(node: Any) -> Iterator[Any]:
+        if isinstance(node, Same):
+            yield from visit(node.of)
+        elif isinstance(node, Choice):
+            for option in node.options:
+                yield from visit(option)
+        elif isinstance(node, Vary):
+            yield from visit(node.fields[field])
+        elif isinstance(node, Training):
+            yield getattr(node, field)
+        else:
+            yield node
+
+    return set(visit(study.training))
+
+
+def assert_possible(study: Study, hardware: Hardware) -> None:
+    """Raises StudyError where a recipe asks for what the devices of the trials have not."""
+    if "tf32" in values_of(study, "precision") and not hardware.tf32:
+        raise StudyError("Training.precision = 'tf32': the devices found do not multiply in TF32; use bf16, fp32 or auto")
+    if True in values_of(study, "compile") and not hardware.compiler:
+        raise StudyError("Training.compile = True: there is no C++ compiler; install g++, name one by CXX, or use False")
+
+
+def long_enough(found: Checked, hardware: Hardware, draws: int = 100) -> bool:
+    """Whether the shortest of the study's trials, of those drawn, wins by being compiled."""
+    worth = []
+    for attempt in range(draws):
+        with contextlib.suppress(ConfigError):
+            config = found.space.config(found.space.draw(random.Random(attempt)))
+            training, kept = config.training, round(found.info.train * (1 - config.training.validation))
+            steps = training.epochs * max(kept // training.batch_size, 1)
+            precision = hardware.precision if training.precision == "auto" else training.precision
+            worth.append(worth_compiling(hardware, precision, found.price(config).macs, steps, training.batch_size))
+    return bool(worth) and all(worth)
 
 
 def rehearse(space: Space, price: Price) -> None:

@@ -1,5 +1,6 @@
 """What a trial left behind: the one shape that trials write, and store, analysis and report read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +25,30 @@ class Epoch:
     """Mean loss over the epoch's batches, augmented and smoothed as trained."""
     seconds: float
     """Wall-clock seconds of the epoch, evaluation included."""
+    training: float | None = None
+    """Seconds of training alone."""
+    top5: float | None = None
+    """Share with the right class among the first five, where there are more than five."""
+    radii: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Learned radii by stage and block (`2.1`), one a head or one for all, in the unit of their module."""
+
+    def metrics(self) -> dict[str, float]:
+        """What of it can be a metric of the trial."""
+        return {"accuracy": self.accuracy, "loss": self.loss} | ({} if self.top5 is None else {"top5": self.top5})
+
+    def row(self) -> list[Any]:
+        """As JSON keeps it: the values in order, without those at the end that say nothing."""
+        row = [self.epoch, self.accuracy, self.loss, self.train_loss, self.seconds, self.training, self.top5, self.radii]
+        while row[-1] in (None, {}):
+            row.pop()
+        return row
+
+    @staticmethod
+    def from_row(row: Sequence[Any]) -> "Epoch":
+        """What `row` gave, also of an earlier version."""
+        given = dict(zip(Epoch.__dataclass_fields__, row))
+        radii = {place: tuple(values) for place, values in given.get("radii", {}).items()}
+        return Epoch(**given | {"radii": radii})
 
 
 @dataclass(frozen=True)
@@ -40,7 +65,7 @@ class Record:
     costs: dict[str, int]
     """Exact: params, macs."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Measured at the end: accuracy, loss, seconds."""
+    """Measured: accuracy, loss, top5, seconds, pictures_per_second, peak_memory, energy; what there is of them."""
     curve: tuple[Epoch, ...] = ()
     epochs: int = 0
     """Epochs finished."""

@@ -15,7 +15,8 @@ from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
-from harness.preflight import Checked, assert_writable, checked, continued, find
+from harness.hardware import Hardware
+from harness.preflight import Checked, assert_possible, assert_writable, checked, continued, find, long_enough
 from harness.provenance import provenance
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import read_studies
@@ -87,7 +88,9 @@ def run_study(
         asked, study, backend = found.asked, found.study, None
         if found.stored is None:
             backend = stack.enter_context(opened(options))
-            study = resolved(study, backend.precision(), found.info)
+            hardware = backend.hardware()
+            assert_possible(study, hardware)
+            study = resolved(study, hardware, long_enough(found, hardware), found.info)
 
         # become the one driver of the study, write it down, take up what an earlier run left
         store = stack.enter_context(Store(options.storage))
@@ -162,10 +165,11 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
     }
 
 
-def resolved(study: Study, precision: str, info: DataInfo) -> Study:
+def resolved(study: Study, hardware: Hardware, compiles: bool, info: DataInfo) -> Study:
     """The study with every `auto` of its training replaced by what it comes to here."""
-    answers = {
-        "precision": precision,
+    answers: dict[str, Any] = {
+        "precision": hardware.precision,
+        "compile": compiles,
         "augment": "crop" if info.dataset == "digits" else "crop+flip",
         "loading": "stream" if info.streamed else "resident",
     }

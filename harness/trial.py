@@ -2,20 +2,25 @@
 
 import json
 import math
+import os
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.code import SourceChanged, add_paths, import_as, load
 from harness.config import Config, part_from_json
-from harness.cost import Cost
+from harness.cost import Cost, Shape
 from harness.errors import DataError, DiskError, HarnessError, Interrupted, one_line
 from harness.key import canonical, network_identity
+from harness.parts.part import is_target
 from harness.provenance import provenance
 from harness.record import Epoch
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Cause = Literal["", "memory", "disk", "source", "place"]
 
@@ -76,16 +81,14 @@ class Report:
     outcome: Outcome | None = None
 
     def to_json(self) -> str:
-        return json.dumps(
-            {"curve": [asdict(point) for point in self.curve], "outcome": self.outcome and asdict(self.outcome)}
-        )
+        return json.dumps({"curve": [point.row() for point in self.curve], "outcome": self.outcome and asdict(self.outcome)})
 
     @staticmethod
     def from_json(text: str) -> "Report":
         """What `to_json` wrote."""
         data = json.loads(text)
         outcome = data["outcome"]
-        return Report(tuple(Epoch(**point) for point in data["curve"]), Outcome(**outcome) if outcome else None)
+        return Report(tuple(map(Epoch.from_row, data["curve"])), Outcome(**outcome) if outcome else None)
 
 
 _checked: set[object] = set()
@@ -105,7 +108,8 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
     try:
         add_paths(list(assignment.code))
         for target, source in assignment.sources.items():
-            import_as(target, source)
+            if is_target(target):
+                import_as(target, source)
         for report in _train(assignment, stop) if assignment.trial is None else _user_loop(assignment):
             curve = report.curve
             yield report
@@ -129,38 +133,39 @@ def cause_of(error: Exception) -> Cause:
 
 
 def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
+    prepare_process(assignment.threads)
     import torch
 
     from harness.data.batches import open_batches
     from harness.data.sources import open_data
-    from harness.measure.complexity import check
     from harness.networks.build import build
     from harness.training import checkpoint, device, loop
+    from harness.training.gauges import Gauges
+    from harness.training.initial import load_initial
+    from harness.training.learner import Learner
 
     started = time.perf_counter()
     config = cast(Config, part_from_json(assignment.config))
     training, where = config.training, device.best_device()
-    device.claim(assignment.threads, deterministic=training.deterministic)
+    device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
+    gauges = Gauges(where)
 
     # build and count
     pictures, info = open_data(training, Path(assignment.data))
     if info.fingerprint != assignment.fingerprint:
         raise DataError(f"the pictures under {assignment.data} are not those the study was started with")
     network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
-    cost = Cost(**assignment.costs)
-    if (counted := (canonical(network_identity(config.network)), info.shape, cost)) not in _checked:
-        check(config.network, network, info.shape, cost)
-        _checked.add(counted)
-    optim = loop.optimiser(network, training)
+    check_cost(config, network, info.shape, Cost(**assignment.costs))
+    begun = {} if training.init is None else load_initial(network, training.init, assignment.sources.get(training.init))
+    learner = Learner(network, training)
     data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
 
     # go on from the last epoch, if there is one
     curve: list[Epoch] = []
     checkpoint.prepare(assignment.folder)
     if saved := checkpoint.load(assignment.folder, assignment.key, where):
-        network.load_state_dict(saved["network"])
-        optim.load_state_dict(saved["optimiser"])
-        curve = [Epoch(*point) for point in saved["curve"]]
+        learner.restore(saved)
+        curve = [Epoch.from_row(point) for point in saved["curve"]]
         if len(curve) in assignment.rungs:
             yield Report(tuple(curve))  # a driver may have died before it said whether this one goes on
 
@@ -168,29 +173,60 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     spent = sum(point.seconds for point in curve)
     for epoch in range(len(curve) + 1, training.epochs + 1):
         began = time.perf_counter()
-        train_loss = loop.train_epoch(network, optim, data, training, seed=assignment.seed, epoch=epoch, stop=stop)
-        accuracy, loss = loop.evaluate(network, data, training)
+        train_loss = loop.train_epoch(learner, data, seed=assignment.seed, epoch=epoch, stop=stop)
+        trained = time.perf_counter() - began
+        accuracy, loss, top5 = loop.evaluate(learner.judged, data, training)
         if not (math.isfinite(train_loss) and math.isfinite(loss)):
             raise Diverged(f"the loss is {train_loss if math.isfinite(loss) else loss} in epoch {epoch}: try a smaller lr")
-        curve.append(Epoch(epoch, accuracy, loss, train_loss, time.perf_counter() - began))
-        checkpoint.save(assignment.folder, assignment.token, assignment.key, network, optim, curve)
+        seconds, radii = time.perf_counter() - began, loop.radii(learner.judged)
+        curve.append(Epoch(epoch, accuracy, loss, train_loss, seconds, trained, top5, radii))
+        learner.note(curve[-1])
+        checkpoint.save(assignment.folder, assignment.token, assignment.key, learner.state(), curve)
         if epoch < training.epochs:
             yield Report(tuple(curve))
 
-    last = curve[-1]
-    weights = checkpoint.save_final(assignment.folder, assignment.key, network)
-    origin = {"threads": assignment.threads, "precision": training.precision, "weights": weights}
+    chosen, weights = learner.chosen(curve[-1])
+    origin: dict[str, Any] = {"threads": assignment.threads, "precision": training.precision}
     if info.skipped:
         origin["skipped_images"] = info.skipped
+    if begun:
+        origin["init"] = begun
+    if training.select == "best":
+        origin["epoch"] = chosen.epoch
+    origin["weights"] = checkpoint.save_final(assignment.folder, assignment.key, weights)
+    metrics = chosen.metrics() | {"seconds": time.perf_counter() - started + spent}
+    metrics |= speed(curve, data.steps * data.size) | gauges.read()
     yield Report(
         tuple(curve),
-        Outcome(
-            "complete",
-            metrics={"accuracy": last.accuracy, "loss": last.loss, "seconds": time.perf_counter() - started + spent},
-            device=device.device_name(where),
-            provenance=provenance() | origin,
-        ),
+        Outcome("complete", metrics=metrics, device=device.device_name(where), provenance=provenance() | origin),
     )
+
+
+def prepare_process(threads: int) -> None:
+    """What has to be said before torch is loaded: as many threads as the trial has, so that trials side by side do not
+    fight for cores; huge pages; compiled kernels that all workers of the machine share."""
+    cache = Path(os.environ.get("HARNESS_CACHE", "~/.cache/attention-harness")).expanduser()
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
+
+
+def check_cost(config: Config, network: "nn.Module", shape: Shape, cost: Cost) -> None:
+    """Raises CountError unless ptflops confirms the closed-form cost; once a network in this process."""
+    from harness.measure.complexity import check
+
+    counted = (canonical(network_identity(config.network)), shape, cost)
+    if counted not in _checked:
+        check(config.network, network, shape, cost)
+        _checked.add(counted)
+
+
+def speed(curve: Sequence[Epoch], pictures: int) -> dict[str, float]:
+    """Pictures a second while training, evaluation and checkpoints apart: the median epoch's, without the first, which warms
+    up, where there are others."""
+    seconds = sorted(point.training for point in curve[1:] or curve if point.training)
+    return {"pictures_per_second": pictures / seconds[len(seconds) // 2]} if seconds else {}
 
 
 def _user_loop(assignment: Assignment) -> Iterator[Report]:

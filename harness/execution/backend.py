@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.execution.ledger import Ledger
+from harness.hardware import Hardware
 from harness.trial import run_trial
 
 
@@ -23,8 +24,8 @@ class Resources:
 class Backend(Protocol):
     """Runs trials until the ledger has no more, or is told to stop."""
 
-    def precision(self) -> str:
-        """The best precision of the devices that trials will run on."""
+    def hardware(self) -> Hardware:
+        """The devices that trials will run on."""
 
     def run(self, ledger: Ledger) -> None:
         """Hands the ledger's trials to workers and their reports back."""
@@ -36,10 +37,10 @@ class Backend(Protocol):
 class LocalBackend:
     """One trial after the other, in this process: for notebooks, debuggers and small machines."""
 
-    def precision(self) -> str:
-        from harness.training.device import best_precision
+    def hardware(self) -> Hardware:
+        from harness.training.device import hardware
 
-        return best_precision()
+        return hardware()
 
     def run(self, ledger: Ledger) -> None:
         while (assignment := ledger.next()) is not None:

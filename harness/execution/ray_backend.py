@@ -40,6 +40,7 @@ from ray.tune.search import Searcher  # noqa: E402
 from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
+from harness.hardware import Hardware  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
 LOOK_EVERY = 3.0
@@ -281,6 +282,12 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _hardware() -> Hardware:
+    from harness.training.device import hardware
+
+    return hardware()
+
+
 class RayBackend:
     """A Ray of our own on this machine, or a running cluster by its address."""
 
@@ -324,11 +331,9 @@ class RayBackend:
                 f"--gpus-per-trial {self._gpus:g}: Ray sees {have.get('GPU', 0):g} GPUs; use a smaller share, or 0"
             )
 
-    def precision(self) -> str:
-        from harness.training.device import best_precision
-
-        probe = ray.remote(best_precision).options(num_cpus=self._resources.cpus_per_trial, num_gpus=self._gpus)
-        return str(ray.get(probe.remote()))
+    def hardware(self) -> Hardware:
+        probe = ray.remote(_hardware).options(num_cpus=self._resources.cpus_per_trial, num_gpus=self._gpus)
+        return Hardware(*ray.get(probe.remote()))
 
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.concurrency)

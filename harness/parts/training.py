@@ -31,13 +31,41 @@ class Training(Part):
     """Share of the training pictures held out to validate on."""
     epochs: Annotated[int, Field(ge=1)] = 20
     batch_size: Annotated[int, Field(ge=2)] = 128
+    """Pictures of a step of the optimiser."""
+    accumulate: Annotated[int, Field(ge=1), Neutral(1)] = 1
+    """Pieces that a batch is passed in, one after the other, where the whole does not fit into memory; batch norms see a
+    piece at a time."""
+    optimizer: Annotated[Literal["sgd", "adamw"], Neutral("sgd")] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.1
     """Peak learning rate."""
+    radius_lr: Annotated[float, Field(gt=0), Neutral(1.0)] = 1.0
+    """Times the learning rate: that of learnable radii."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD; AdamW's first beta."""
+    nesterov: Annotated[bool, Neutral(True)] = True
+    """Whether SGD looks ahead (Nesterov)."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Of weights of two dimensions or more: never of norms, biases and radii."""
+    """Never of norms, biases and radii; SGD adds it to the gradient, AdamW decouples it."""
+    schedule: Annotated[Literal["cosine", "step", "onecycle", "restarts"], Neutral("cosine")] = "cosine"
+    """How the learning rate falls after the warm-up: half a cosine to zero; by `drop` at each of `milestones`; one-cycle (a
+    cosine up over the warm-up, one down); a cosine that restarts (SGDR, arXiv 1608.03983), each cycle twice as long."""
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Neutral(())] = ()
+    """Of `step`: epochs after which the rate is multiplied by `drop`."""
+    drop: Annotated[float, Field(gt=0, lt=1), Neutral(0.1)] = 0.1
+    cycle: Annotated[int, Field(ge=1), Neutral(10)] = 10
+    """Of `restarts`: epochs of the first cycle."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps over which the learning rate rises."""
+    clip: Annotated[Annotated[float, Field(gt=0)] | None, Neutral(None)] = None
+    """Longest norm of all gradients together; None clips none."""
+    ema: Annotated[float, Field(ge=0, lt=1), Neutral(0.0)] = 0.0
+    """Decay a step of an exponential moving average of the weights, which is then what is evaluated and kept; 0: none."""
+    select: Annotated[Literal["last", "best"], Neutral("last")] = "last"
+    """Which epoch's weights and metrics are the trial's. `best` on the validation part is optimistic: it is the luckiest of
+    as many looks as there are epochs."""
+    init: Annotated[Annotated[str, Field(min_length=1)] | None, Neutral(None)] = None
+    """Weights to begin with: "timm:resnet50.a1_in1k", or the path of a checkpoint. What fits by name and shape is loaded;
+    its hash is in the key."""
     augment: Literal["auto", "none", "crop", "flip", "crop+flip"] = "auto"
     """auto: crop+flip, and crop alone on digits, which do not survive a mirror. A crop is a window of the padded picture (an
     eighth of the side), of a streamed one a part of random size and shape; none: a streamed picture's centre."""
@@ -55,11 +83,31 @@ class Training(Part):
     """Alpha of the Beta distribution of shares in which two pictures and their classes are mixed (arXiv 1710.09412)."""
     cutmix: Annotated[float, Field(ge=0), Neutral(0.0)] = 0.0
     """The same for a box of one picture put into another (arXiv 1905.04899); with both, a toss for each picture."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 with channels-last where the processor has bf16 matrix units, else fp32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """auto: bf16 autocast where the device has matrix units for it, else fp32; channels-last in any case. tf32 is fp32 with
+    products of 10 bits, on GPUs that have it."""
+    compile: Annotated[Literal["auto"] | bool, Neutral("auto"), Neutral(False)] = "auto"
+    """Whether the network is compiled for training (`torch.compile`); auto: where the shortest trial of the study is long
+    enough to win more than compiling costs."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Neutral(0.0)] = 0.0
     deterministic: Annotated[bool, Neutral(False)] = False
     """Only kernels that repeat bit for bit, on a GPU too, at some cost in speed; a CPU repeats without."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.schedule == "step") != bool(self.milestones):
+            remedy = "give milestones=(82, 123) or so" if self.schedule == "step" else "leave milestones out"
+            raise ConfigError(f"Training.schedule = {self.schedule!r}, milestones = {self.milestones}: {remedy}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ConfigError(f"Training.milestones = {self.milestones}: epochs rise, each is given once")
+        if self.batch_size < 2 * self.accumulate:
+            raise ConfigError(
+                f"Training.accumulate = {self.accumulate}: a batch of {self.batch_size} has not two pictures for each piece;"
+                f" use at most {self.batch_size // 2}"
+            )
+        if self.init is not None and ":" in self.init and not self.init.startswith("timm:"):
+            raise ConfigError(f"Training.init = {self.init!r}: write timm:NAME, or a path without a colon")
+        return self
 
     @model_validator(mode="after")
     def _augments(self) -> Self:
@@ -68,3 +116,14 @@ class Training(Part):
         if self.magnitude != 9 and self.policy != "rand":
             raise ConfigError(f"Training.magnitude = {self.magnitude}: only policy='rand' has one; leave magnitude out")
         return self
+
+    def without_effect(self) -> set[str]:
+        """Fields that change no number of a trial, with the others as they are."""
+        idle = {"kind", "label", "dataset", "limit", "image_size", "loading", "skip_bad_images"}
+        if self.schedule != "step":
+            idle.add("drop")
+        if self.schedule != "restarts":
+            idle.add("cycle")
+        if self.optimizer != "sgd" or self.momentum == 0:
+            idle.add("nesterov")
+        return idle

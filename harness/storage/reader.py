@@ -134,7 +134,7 @@ def _record(
     started: datetime | None,
     ended: datetime | None,
 ) -> Record:
-    curve = tuple(Epoch(*point) for point in found.get("curve", ()))
+    curve = tuple(map(Epoch.from_row, found.get("curve", ())))
     return Record(
         number=number,
         state=state,

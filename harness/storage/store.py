@@ -5,7 +5,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -246,7 +245,7 @@ class Store:
     def _write_curve(self, connection: Connection, trial_id: int, curve: Sequence[Epoch]) -> None:
         if not curve:
             return
-        self._write_attributes(connection, trial_id, {"curve": [astuple(point) for point in curve]})
+        self._write_attributes(connection, trial_id, {"curve": [point.row() for point in curve]})
         points = tables.trial_points
         connection.execute(delete(points).where(points.c.trial_id == trial_id))
         rows = [

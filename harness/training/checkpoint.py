@@ -12,7 +12,6 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,13 @@ class Fenced(HarnessError):
     """Another driver has taken the trial over; this worker is an orphan."""
 
 
-def save(
-    folder: Path, token: int, key: str, network: torch.nn.Module, optim: torch.optim.Optimizer, curve: list[Epoch]
-) -> None:
+def save(folder: Path, token: int, key: str, state: Mapping[str, Any], curve: list[Epoch]) -> None:
     """Replaces the checkpoint of this driver's token; an interruption leaves the old one whole.
 
     Raises Fenced where there is one of a larger token, or where the trial's folder is gone because it was finished."""
     if not folder.is_dir() or any(found > token for found, _ in checkpoints(folder)):
         raise Fenced(f"another driver has taken this trial over: {folder}")
-    content = {
-        "key": key,
-        "network": network.state_dict(),
-        "optimiser": optim.state_dict(),
-        "curve": [astuple(point) for point in curve],
-    }
-    write(folder / f"last-{token}.pt", content)
+    write(folder / f"last-{token}.pt", {"key": key, **state, "curve": [point.row() for point in curve]})
     for found, path in checkpoints(folder):
         if found < token:
             path.unlink(missing_ok=True)
@@ -101,9 +92,8 @@ def load(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     return None
 
 
-def save_final(folder: Path, key: str, network: torch.nn.Module) -> str:
+def save_final(folder: Path, key: str, weights: Mapping[str, Tensor]) -> str:
     """Writes the final weights; returns their hash."""
-    weights = network.state_dict()
     write(folder / FINAL, {"key": key, "network": weights})
     return weights_hash(weights)
 

@@ -1,14 +1,25 @@
 """What the hardware of a trial can do, and how a trial claims it."""
 
+import ctypes
 import os
+import shutil
+from functools import cache
 from pathlib import Path
 
 import torch
+
+from harness.errors import HarnessError
+from harness.hardware import Hardware
 
 
 def best_device() -> str:
     """`cuda` where a GPU is visible, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def hardware() -> Hardware:
+    """What this process would train on."""
+    return Hardware("cuda" if best_device() == "cuda" else "cpu", best_precision(), has_tf32(), compiler() is not None)
 
 
 def best_precision() -> str:
@@ -17,6 +28,16 @@ def best_precision() -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     listing = Path("/proc/cpuinfo")
     return "bf16" if listing.exists() and " amx_bf16" in listing.read_text() else "fp32"
+
+
+def has_tf32() -> bool:
+    """Whether the device multiplies in TF32: GPUs from Ampere on."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
+
+
+def compiler() -> str | None:
+    """The C++ compiler that torch.compile needs, None where there is none."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))), None)
 
 
 def device_name(device: str) -> str:
@@ -29,11 +50,30 @@ def device_name(device: str) -> str:
     return f"{names[0] if names else os.uname().machine} (cpu)"
 
 
-def claim(threads: int, *, deterministic: bool = False) -> None:
-    """Fixes the number of threads and the choice of kernels, on which the last bits of a result depend."""
+def claim(threads: int, *, precision: str = "fp32", deterministic: bool = False) -> None:
+    """Fixes the number of threads and the choice of kernels, on which the last bits of a result depend.
+
+    Raises HarnessError for a precision that the device has not."""
+    if precision == "tf32" and not has_tf32():
+        raise HarnessError(
+            f"Training.precision = 'tf32': {device_name(best_device())} does not multiply in TF32; use bf16 or fp32"
+        )
     torch.set_num_threads(threads)
+    keep_memory()
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"  # fp32 is fp32
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+@cache
+def keep_memory() -> bool:
+    """Lets glibc keep what a step of training frees for the next one, rather than hand pages back and fault them in again;
+    once a process. Returns whether it was taken."""
+    try:
+        settings = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another libc, or another system
+        return False
+    map_no_block, trim_at, top_pad = (-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20)
+    return all(settings(*pair) for pair in (map_no_block, trim_at, top_pad))

@@ -1,9 +1,9 @@
-"""The recipe: SGD with Nesterov, linear warm-up and cosine; one epoch of training, one evaluation."""
+"""One epoch of training, one evaluation."""
 
 import hashlib
-import math
 import random
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,24 +13,7 @@ from torch.nn import functional as F
 from harness.config import Training
 from harness.data.batches import Batches
 from harness.errors import Interrupted
-
-
-def optimiser(network: nn.Module, training: Training) -> torch.optim.SGD:
-    """SGD without weight decay on norms, biases and radii: on parameters of fewer than two dimensions."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
-
-
-def learning_rate(step: int, steps: int, training: Training) -> float:
-    """The rate at a step (from 0) of so many: a linear rise, then half a cosine down to zero."""
-    rise = round(training.warmup * steps)
-    if step < rise:
-        return training.lr * (step + 1) / rise
-    return training.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(steps - rise, 1)))
+from harness.training.learner import Learner
 
 
 def autocast(training: Training, device: str) -> torch.autocast:
@@ -39,33 +22,32 @@ def autocast(training: Training, device: str) -> torch.autocast:
 
 
 def train_epoch(
-    network: nn.Module,
-    optim: torch.optim.SGD,
-    data: Batches,
-    training: Training,
-    *,
-    seed: int,
-    epoch: int,
-    stop: Callable[[], bool] = lambda: False,
+    learner: Learner, data: Batches, *, seed: int, epoch: int, stop: Callable[[], bool] = lambda: False
 ) -> float:
     """One pass over the training part (epoch counts from 1); returns the mean loss. Raises Interrupted when `stop` says."""
-    network.train()
+    training, device, steps = learner.training, data.device.type, data.steps
+    learner.network.train()
     seed_everything(seed, epoch)
-    device, steps = data.device.type, data.steps
     total = torch.zeros((), device=device)
-    for step, (images, targets) in enumerate(data.epoch(epoch), (epoch - 1) * steps):
+    for number, (images, targets) in enumerate(data.epoch(epoch), start=(epoch - 1) * steps):
         if stop():
             raise Interrupted
-        for group in optim.param_groups:
-            group["lr"] = learning_rate(step, steps * training.epochs, training)
-        with autocast(training, device):
-            scores = network(images)
-        loss = F.cross_entropy(scores.float(), targets, label_smoothing=training.label_smoothing)
-        optim.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optim.step()
-        total += loss.detach()
+        for some, theirs in pieces(images, targets, training.accumulate):
+            with autocast(training, device):
+                scores = learner.forward(some)
+            loss = F.cross_entropy(scores.float(), theirs, label_smoothing=training.label_smoothing)
+            if len(some) < len(images):
+                loss = loss * (len(some) / len(images))
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        learner.step(number, steps * training.epochs)
     return float(total) / steps
+
+
+def pieces(images: Tensor, targets: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch in so many pieces, equal but for one picture; as many as keep two pictures each where it is small."""
+    count = max(min(count, len(images) // 2), 1)
+    yield from zip(images.tensor_split(count), targets.tensor_split(count))
 
 
 def seed_everything(seed: int, epoch: int) -> None:
@@ -76,19 +58,52 @@ def seed_everything(seed: int, epoch: int) -> None:
     random.seed(named)
 
 
+class Measured(NamedTuple):
+    """What an evaluation finds on the validation part."""
+
+    accuracy: float
+    loss: float
+    """Mean cross-entropy."""
+    top5: float | None
+    """Share of pictures with the right class among the first five; None where there are five classes or fewer."""
+
+
 @torch.inference_mode()
-def evaluate(network: nn.Module, data: Batches, training: Training) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy on the validation part."""
+def evaluate(network: nn.Module, data: Batches, training: Training) -> Measured:
+    """Accuracy, mean cross-entropy and top-5 on the validation part."""
     network.eval()
-    right, loss = 0.0, 0.0
-    for scores, labels in _scores(network, data, training):
-        right += float((scores.argmax(1) == labels).sum())
-        loss += float(F.cross_entropy(scores, labels, reduction="sum"))
-    return right / data.held, loss / data.held
-
-
-def _scores(network: nn.Module, data: Batches, training: Training) -> Iterator[tuple[Tensor, Tensor]]:
+    right = first_five = torch.zeros((), dtype=torch.int64, device=data.device)
+    loss, classes = torch.zeros((), dtype=torch.float64, device=data.device), 0
     for images, labels in data.held_out():
         with autocast(training, data.device.type):
             scores = network(images)
-        yield scores.float(), labels
+        scores, classes = scores.float(), scores.shape[1]
+        right = right + (scores.argmax(1) == labels).sum()
+        loss += F.cross_entropy(scores, labels, reduction="sum")
+        if classes > 5:
+            first_five = first_five + (scores.topk(5).indices == labels[:, None]).sum()
+    top5 = int(first_five) / data.held if classes > 5 else None
+    return Measured(int(right) / data.held, float(loss) / data.held, top5)
+
+
+def radii(network: nn.Module) -> dict[str, tuple[float, ...]]:
+    """The learned radii, by stage and block: `2.1` is stage 2, first block; one a head, or one for all heads. In the unit of
+    the module that has them.
+
+    A module with a `radius` outside of stages is named by its path. Four digits: a curve has one of these an epoch."""
+    found: dict[str, tuple[float, ...]] = {}
+    for path, module in network.named_modules():
+        radius = getattr(module, "radius", None)
+        if isinstance(radius, Tensor):
+            place, others = _place(path), 1
+            while (name := place if others == 1 else f"{place}/{others}") in found:
+                others += 1
+            found[name] = tuple(float(f"{value:.4g}") for value in radius.detach().flatten().tolist())
+    return found
+
+
+def _place(path: str) -> str:
+    words = path.split(".")
+    if words[0] == "stages" and len(words) > 2:
+        return f"{words[1]}.{int(words[2]) + 1}" if words[2].isdigit() else words[1]
+    return path

@@ -9,13 +9,14 @@ import pytest
 from optuna.trial import TrialState
 
 from harness.config import ResNet, Training
-from harness.data.sources import DataInfo
+from harness.data.pictures import DataInfo
 from harness.errors import HarnessError, StorageError, StudyError
 from harness.execution.ledger import Rules
+from harness.hardware import Hardware
 from harness.run import Options, Summary, resume_study, run_study
 from harness.space import choose, vary
 from harness.storage.reader import read_records, read_studies
-from harness.study import Evolution, Exhaustive, Random, Study, at_most
+from harness.study import Asha, Evolution, Exhaustive, Random, Study, SuccessiveHalving, at_most
 
 MakeStudy = Callable[..., Study]
 
@@ -57,14 +58,15 @@ def test_the_same_trial_gives_the_same_numbers(make_study: MakeStudy, tmp_path: 
 def test_what_is_auto_is_resolved_when_the_study_is_created(
     make_study: MakeStudy, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.training.device.best_precision", lambda: "fp32")
+    monkeypatch.setattr("harness.training.device.hardware", lambda: Hardware("cpu", "fp32", False, True))
     study = make_study(training=Training(epochs=1, limit=10), strategy=Random(trials=1))
     run(study, options)
-    monkeypatch.setattr("harness.training.device.best_precision", lambda: "bf16")
+    monkeypatch.setattr("harness.training.device.hardware", lambda: Hardware("cpu", "bf16", False, True))
     run(study, Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
     (stored,) = read_studies(options.storage)
     assert stored.attributes["definition"]["training"]["precision"] == "fp32"
     assert stored.attributes["definition"]["training"]["augment"] == "crop"
+    assert stored.attributes["definition"]["training"]["compile"] is False
     assert stored.attributes["asked"]["training"]["precision"] == "auto"
 
 
@@ -97,6 +99,7 @@ def test_a_runs_folder_that_cannot_be_written_is_said_before_any_trial(
         ({"training": Training(epochs=2, limit=20, batch_size=64, precision="fp32")}, "training.epochs: 1 -> 2"),
         ({"strategy": Random(trials=4)}, "strategy.kind: 'evolution' -> 'random'"),
         ({"constraints": (at_most("macs", 1e6),)}, "constraints: .* -> "),
+        ({"stopping": Asha()}, "stopping: None -> 'asha'"),
         ({"space": vary(ResNet, depth=choose(8, 14))}, "network.fields.depth: 8 -> "),
     ],
 )
@@ -119,6 +122,14 @@ def test_other_pictures_under_an_old_name_are_refused(
         run(make_study(), options)
 
 
+def test_an_edited_early_stopping_under_an_old_name_is_refused(make_study: MakeStudy, options: Options) -> None:
+    run(make_study(stopping=Asha()), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
+    with pytest.raises(StudyError, match=r"stopping.quorum: 6 -> 8; stopping.kind: 'asha' -> 'halving'"):
+        run(make_study(stopping=SuccessiveHalving(quorum=8)), options)
+    assert resume_study("tiny", options).complete == 4
+    assert read_studies(options.storage)[0].attributes["definition"]["stopping"] == Asha().model_dump()
+
+
 def test_a_study_resumes_from_its_database_alone(make_study: MakeStudy, options: Options) -> None:
     run(make_study(), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
     done = resume_study("tiny", options)
@@ -139,7 +150,10 @@ def test_a_stop_between_epochs_leaves_the_rest_for_next_time(make_study: MakeStu
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"training": vary(Training, dataset=choose("digits", "cifar10"))}, "dataset, limit, image_size, loading, skip_bad_images are one"),
+        (
+            {"training": vary(Training, dataset=choose("digits", "cifar10"))},
+            "dataset, limit, image_size, loading, skip_bad_images are one",
+        ),
         ({"training": Training(dataset="cifar100")}, "cifar100 is not under"),
         ({"training": Training(image_size=32)}, "only for dataset='folder'"),
         ({"space": vary(ResNet, width=choose(1.0, 1.0001))}, "every value gives the same network"),

@@ -10,55 +10,33 @@ import torch
 from torch import nn
 
 from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
-from harness.cost import Shape
 from harness.data.batches import open_batches
 from harness.data.sources import open_data
 from harness.errors import DiskError
 from harness.networks.build import build
 from harness.record import Epoch
 from harness.training import checkpoint, loop
+from harness.training.learner import Learner
 
 TRAINING = Training(epochs=4, batch_size=32, limit=16, precision="fp32", augment="crop", lr=0.2)
-
-
-def test_the_rate_rises_linearly_and_falls_as_a_cosine() -> None:
-    recipe = Training(lr=0.4, warmup=0.2)
-    rates = [loop.learning_rate(step, 100, recipe) for step in range(100)]
-    assert rates[:20] == pytest.approx([0.4 * (step + 1) / 20 for step in range(20)])
-    assert rates[20] == 0.4 and rates[60] == pytest.approx(0.2)
-    assert rates[20:] == sorted(rates[20:], reverse=True) and 0 < rates[-1] < 0.4 * 1e-3
-    assert loop.learning_rate(0, 1, Training(lr=0.4, warmup=0.0)) == 0.4
-
-
-def test_norms_biases_and_radii_do_not_decay() -> None:
-    network = build(ResNet(depth=8, stages=(None, SqueezeExcite(), ExpAtt())), Shape(1, 8, 8, 10), 0)
-    decayed, free = loop.optimiser(network, Training(weight_decay=0.01)).param_groups
-    assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
-    names = {id(weight): name for name, weight in network.named_parameters()}
-    spared = {names[id(weight)] for weight in free["params"]}
-    assert {name for name in names.values() if "log_radius" in name or name.endswith("bias") or "norm" in name} <= spared
-    assert not any("conv" in name and name.endswith("weight") for name in spared)
-    assert len(names) == len(decayed["params"]) + len(free["params"])
 
 
 def train(folder: Path, epochs: int, *, interrupted_after: int | None = None) -> dict[str, torch.Tensor]:
     """Trains, through a checkpoint and a new network where interrupted; returns the final weights."""
     pictures, info = open_data(TRAINING, Path())
     data = open_batches(pictures, info, TRAINING, seed=1, device="cpu")
-    network = build(ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())), info.shape, 1)
-    optim = loop.optimiser(network, TRAINING)
+    network = ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt()))
+    learner = Learner(build(network, info.shape, 1), TRAINING)
     for epoch in range(1, epochs + 1):
-        loop.train_epoch(network, optim, data, TRAINING, seed=1, epoch=epoch)
-        loop.evaluate(network, data, TRAINING)
+        loop.train_epoch(learner, data, seed=1, epoch=epoch)
+        loop.evaluate(learner.judged, data, TRAINING)
         if epoch == interrupted_after:
-            checkpoint.save(folder, 1, "key", network, optim, [Epoch(epoch, 0.5, 1.0, 1.0, 0.1)])
+            checkpoint.save(folder, 1, "key", learner.state(), [Epoch(epoch, 0.5, 1.0, 1.0, 0.1)])
             saved = checkpoint.load(folder, "key", "cpu")
-            assert saved is not None and saved["curve"] == [(epoch, 0.5, 1.0, 1.0, 0.1)]
-            network = build(ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())), info.shape, 99)
-            optim = loop.optimiser(network, TRAINING)
-            network.load_state_dict(saved["network"])
-            optim.load_state_dict(saved["optimiser"])
-    return network.state_dict()
+            assert saved is not None and saved["curve"] == [[epoch, 0.5, 1.0, 1.0, 0.1]]
+            learner = Learner(build(network, info.shape, 99), TRAINING)
+            learner.restore(saved)
+    return learner.network.state_dict()
 
 
 def test_going_on_from_a_checkpoint_changes_no_bit(tmp_path: Path) -> None:
@@ -87,7 +65,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
 
 def test_torn_and_foreign_checkpoints_are_not_used(tmp_path: Path) -> None:
     network = nn.Linear(2, 2)
-    checkpoint.save(tmp_path, 1, "key", network, torch.optim.SGD(network.parameters()), [])
+    checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
     assert checkpoint.load(tmp_path, "another", "cpu") is None
     whole = (tmp_path / "last-1.pt").read_bytes()
     (tmp_path / "last-1.pt").write_bytes(whole[: len(whole) // 2])
@@ -97,18 +75,19 @@ def test_torn_and_foreign_checkpoints_are_not_used(tmp_path: Path) -> None:
 
 def test_an_orphan_of_a_dead_driver_cannot_harm(tmp_path: Path) -> None:
     network = nn.Linear(2, 2)
-    optim = torch.optim.SGD(network.parameters())
-    checkpoint.save(tmp_path, 1, "key", network, optim, [Epoch(1, 0.5, 1.0, 1.0, 0.1)])
-    checkpoint.save(tmp_path, 2, "key", network, optim, [Epoch(1, 0.5, 1.0, 1.0, 0.1), Epoch(2, 0.6, 1.0, 1.0, 0.1)])
+    checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [Epoch(1, 0.5, 1.0, 1.0, 0.1)])
+    checkpoint.save(
+        tmp_path, 2, "key", {"network": network.state_dict()}, [Epoch(1, 0.5, 1.0, 1.0, 0.1), Epoch(2, 0.6, 1.0, 1.0, 0.1)]
+    )
     assert [token for token, _ in checkpoint.checkpoints(tmp_path)] == [2]
     with pytest.raises(checkpoint.Fenced, match="another driver has taken this trial over"):
-        checkpoint.save(tmp_path, 1, "key", network, optim, [])
+        checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
     saved = checkpoint.load(tmp_path, "key", "cpu")
     assert saved is not None and len(saved["curve"]) == 2
     (tmp_path / "last-2.pt").unlink()
     tmp_path.rmdir()  # finished and cleared away by the other driver
     with pytest.raises(checkpoint.Fenced):
-        checkpoint.save(tmp_path, 1, "key", network, optim, [])
+        checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
     assert not tmp_path.exists()
 
 
@@ -123,15 +102,14 @@ def test_the_hash_of_weights_is_of_every_bit(tmp_path: Path) -> None:
 
 def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Linear(2, 2)
-    optim = torch.optim.SGD(network.parameters())
-    checkpoint.save(tmp_path, 1, "key", network, optim, [])
+    checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
 
     def fail(content: object, file: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(DiskError, match=r"cannot be written \(No space left on device\): free some space"):
-        checkpoint.save(tmp_path, 1, "key", network, optim, [])
+        checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
     monkeypatch.undo()
     assert checkpoint.load(tmp_path, "key", "cpu") is not None
     assert [path.name for path in tmp_path.iterdir()] == ["last-1.pt"]

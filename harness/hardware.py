@@ -1,0 +1,43 @@
+"""What the devices of a study's trials can do, and whether a trial on them is long enough to be compiled."""
+
+from typing import Literal, NamedTuple
+
+
+class Hardware(NamedTuple):
+    """A device as a worker finds it."""
+
+    device: Literal["cpu", "cuda"]
+    precision: str
+    """The best it has matrix units for: bf16 or fp32."""
+    tf32: bool
+    compiler: bool
+    """Whether torch.compile has the C++ compiler that it needs."""
+
+
+class Compiling(NamedTuple):
+    """What compiling costs and wins on a kind of device."""
+
+    seconds: float
+    """Of compiling one network, with an empty cache."""
+    gain: float
+    """Share of a trial's seconds that it saves."""
+    rate: dict[str, float]
+    """Operations (2 x MACs) a second of eager training, by precision."""
+    step: float
+    """Seconds that an eager step takes at least."""
+
+
+COMPILING = {
+    "cpu": Compiling(65, 0.05, {"bf16": 2.1e11, "fp32": 0.8e11}, 0.0),  # measured: ResNet-20 at 32x32, one thread
+    "cuda": Compiling(60, 0.2, {"bf16": 1e14, "tf32": 5e13, "fp32": 2e13}, 5e-3),  # estimated
+}
+WORTH = 2.0
+"""Compiling has to save so many times what it costs."""
+
+
+def worth_compiling(hardware: Hardware, precision: str, macs: int, steps: int, batch_size: int) -> bool:
+    """Whether a trial of so many steps, of a network of so many MACs a picture, is long enough to win by compiling."""
+    known = COMPILING[hardware.device]
+    forward_and_backward = 3 * 2 * macs * batch_size / known.rate.get(precision, known.rate["fp32"])
+    seconds = steps * max(forward_and_backward, known.step)
+    return hardware.compiler and known.gain * seconds > WORTH * known.seconds
