@@ -76,7 +76,7 @@ class Log(Watcher):
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def decoding(self, done: int, total: int) -> None:
-        """Progress of decoding pictures; of none where another process decodes them."""
+        """Progress of decoding pictures; of none while the cache is looked through, or another process fills it."""
         if total and (done % 5000 == 0 or done == total):
             self.note(f"decoding pictures: {done:,} of {total:,}")
 
@@ -115,8 +115,7 @@ class LiveTable(Log):
         self._console.print(message, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
 
     def decoding(self, done: int, total: int) -> None:
-        waiting = "waiting for the process that decodes the pictures"
-        self._words = f"decoding pictures: {done:,} of {total:,}" if total else waiting
+        self._words = f"decoding pictures: {done:,} of {total:,}" if total else "looking for decoded pictures"
 
     def _render(self) -> RenderableType:
         if self._ledger is None:

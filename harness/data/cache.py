@@ -21,7 +21,7 @@ from harness.errors import DataError, one_line
 FORMAT = 2
 """Raised when what an entry holds changes."""
 Progress = Callable[[int, int], None]
-"""Told how many pictures of how many are done; what it raises ends the work."""
+"""Told how many pictures of how many are decoded, 0 of 0 while the cache is looked for; what it raises ends the work."""
 
 
 def cache_folder() -> Path:

@@ -104,7 +104,12 @@ def state_of(files: Sequence[Path]) -> list[tuple[str, int, int]]:
 
 def digests(files: Sequence[Path], progress: Progress | None) -> list[str]:
     """Hashes of what the files hold."""
-    return list(_each(lambda file: hashlib.sha256(file.read_bytes()).hexdigest(), files, progress))
+
+    def asked(done: int, total: int) -> None:
+        if progress is not None:
+            progress(0, 0)
+
+    return list(_each(lambda file: hashlib.sha256(file.read_bytes()).hexdigest(), files, asked))
 
 
 def _each(work: Callable[[Path], Done], files: Sequence[Path], progress: Progress | None) -> Iterator[Done]:
