@@ -39,6 +39,23 @@ def make_study() -> Callable[..., Study]:
     return make
 
 
+NO_GPU = not Path("/dev/nvidiactl").exists()
+_left_out = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where there is no GPU, what needs one is left out, and said at the end."""
+    if NO_GPU and (found := [item for item in items if item.get_closest_marker("gpu")]):
+        _left_out.extend(found)
+        config.hook.pytest_deselected(items=found)
+        items[:] = [item for item in items if item not in found]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _left_out:
+        terminalreporter.write_line(f"left out, for there is no GPU: {', '.join(item.name for item in _left_out)}")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's own cache."""

@@ -182,3 +182,15 @@ def test_what_has_no_effect_or_no_sense_is_refused(fields: dict[str, object], wo
     with pytest.raises(ConfigError) as raised:
         Training(**fields)
     assert words in str(raised.value)
+
+
+@pytest.mark.gpu
+def test_a_device_changes_no_draw_and_no_picture() -> None:
+    found = []
+    for device in (CPU, torch.device("cuda")):
+        normalise = Normalise(torch.full((3,), 120.0), torch.full((3,), 60.0), SHAPE, device)
+        epoch = Augmentation(EVERYTHING, normalise, seed=3).epoch(2, COUNT)
+        found.append([part.cpu() for part in epoch(noise().to(device), labels().to(device), EVERY)])
+    (images, targets), (theirs, their_targets) = found
+    assert torch.allclose(targets, their_targets, atol=1e-6)
+    assert ((images - theirs).abs() > 0.02).float().mean() < 1e-3  # places halfway between two pixels

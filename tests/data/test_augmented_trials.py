@@ -1,0 +1,62 @@
+"""A trial with every augmentation on ends with the same bits, run twice or interrupted, its pictures held whole or read."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.config import Config, ResNet, Training
+from harness.cost import network_cost
+from harness.data.sources import open_data
+from harness.trial import Assignment, Report, run_trial
+
+
+def trained(
+    runs: Path, data: Path, training: Training, threads: int = 1, *, cut_after: int | None = None
+) -> dict[str, object]:
+    """The provenance of a small trial, begun anew in another's place where cut."""
+    _, info = open_data(training, data)
+    network = ResNet(depth=8)
+    assignment = Assignment(
+        study="s",
+        number=0,
+        key="k",
+        seed=1,
+        config=Config(network=network, training=training).model_dump(mode="json"),
+        costs=network_cost(network, info.shape)._asdict(),
+        data=str(data),
+        fingerprint=info.fingerprint,
+        runs=str(runs),
+        threads=threads,
+    )
+    if cut_after is not None:
+        seen: list[Report] = []
+        for report in run_trial(assignment, stop=lambda: len(seen) == cut_after):
+            seen.append(report)
+        assert len(seen) == cut_after and seen[-1].outcome is None
+    outcome = list(run_trial(assignment))[-1].outcome
+    assert outcome is not None and outcome.state == "complete", outcome and outcome.traceback
+    return outcome.provenance
+
+
+@pytest.mark.parametrize("loading", ["resident", "stream"])
+def test_interrupted_trials_end_with_the_same_bits(noise: Path, tmp_path: Path, loading: str) -> None:
+    (noise / "train" / "cat" / "00.png").write_bytes(b"")
+    training = Training(
+        dataset="folder",
+        image_size=8,
+        loading=loading,
+        skip_bad_images=True,
+        epochs=3,
+        batch_size=8,
+        augment="crop+flip",
+        policy="trivial",
+        jitter=0.3,
+        cutout=0.5,
+        mixup=0.2,
+        cutmix=1.0,
+        label_smoothing=0.1,
+        precision="fp32",
+    )
+    once = trained(tmp_path / "one", noise, training)
+    assert once["skipped_images"] == 1
+    assert trained(tmp_path / "cut", noise, training, cut_after=1)["weights"] == once["weights"]
