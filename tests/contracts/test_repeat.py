@@ -1,16 +1,42 @@
 """What every attention kind inherits: the same trial ends with the same bits, run twice or interrupted."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.config import AA, CBAM, ECA, GSA, Attention, Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
+from harness.config import (
+    AA,
+    BAM,
+    CBAM,
+    ECA,
+    GSA,
+    Attention,
+    BottleneckAttention,
+    Config,
+    CoordinateAttention,
+    Custom,
+    EffectiveSE,
+    ExpAtt,
+    GatherExcite,
+    GlobalContext,
+    Halo,
+    LambdaLayer,
+    NonLocal,
+    ResNet,
+    SimAM,
+    SqueezeExcite,
+    StandAlone,
+    Training,
+    TripletAttention,
+)
 from harness.cost import network_cost
 from harness.data.sources import open_data
 from harness.measure.complexity import count_custom
 from harness.trial import Assignment, Report, run_trial
 
-KINDS: list[Attention | None] = [
+Slots = tuple[Attention | None, ...]
+KINDS: list[Attention | Slots | None] = [
     None,
     SqueezeExcite(ratio=4),
     ECA(),
@@ -21,6 +47,11 @@ KINDS: list[Attention | None] = [
     ExpAtt(kernel="uniform"),
     AA(),
     GSA(),
+    (EffectiveSE(), BAM(ratio=4), GlobalContext(ratio=4)),
+    (TripletAttention(), GatherExcite(), GatherExcite(gather="pool", ratio=None)),
+    (SimAM(), CoordinateAttention(), NonLocal()),
+    (StandAlone(size=3), BottleneckAttention(), LambdaLayer(reach=7)),
+    (None, None, Halo()),
     Custom("test_repeat_module:Scale"),
     Custom("test_repeat_module:Scale", place="block"),
     Custom("test_repeat_module:Scale", place="stage"),
@@ -47,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def weights(runs: Path, slot: Attention | None, precision: str, *, cut_after: int | None = None) -> str:
+def weights(runs: Path, slot: Attention | Slots | None, precision: str, *, cut_after: int | None = None) -> str:
     """The hash of the final weights of a small trial, of three epochs, begun anew in another process's place where cut."""
     training = Training(
         epochs=3,
@@ -58,7 +89,8 @@ def weights(runs: Path, slot: Attention | None, precision: str, *, cut_after: in
         augment="crop",
         deterministic=True,  # type: ignore[arg-type]
     )
-    network = ResNet(depth=8, stages=(None, slot, slot))
+    stages: Any = slot if isinstance(slot, tuple) else (None, slot, slot)
+    network = ResNet(depth=8, stages=stages)
     _, info = open_data(training, Path())
     assignment = Assignment(
         study="s",
@@ -84,7 +116,9 @@ def weights(runs: Path, slot: Attention | None, precision: str, *, cut_after: in
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("slot", KINDS, ids=str)
-def test_repeated_and_cut_trials_end_with_the_same_bits(folder: Path, slot: Attention | None, precision: str) -> None:
+def test_repeated_and_cut_trials_end_with_the_same_bits(
+    folder: Path, slot: Attention | Slots | None, precision: str
+) -> None:
     once = weights(folder / "one", slot, precision)
     assert weights(folder / "two", slot, precision) == once
     assert weights(folder / "cut", slot, precision, cut_after=1) == once

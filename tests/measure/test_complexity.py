@@ -9,7 +9,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.config import AA, ATTENTIONS, CBAM, ECA, GSA, Attention, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite
+from harness.config import (
+    AA,
+    ATTENTIONS,
+    BAM,
+    CBAM,
+    ECA,
+    GSA,
+    Attention,
+    BottleneckAttention,
+    CoordinateAttention,
+    Custom,
+    EffectiveSE,
+    ExpAtt,
+    GatherExcite,
+    GlobalContext,
+    Halo,
+    Kernel,
+    LambdaLayer,
+    NonLocal,
+    ResNet,
+    SimAM,
+    SqueezeExcite,
+    StandAlone,
+    TripletAttention,
+)
 from harness.cost import Cost, Shape, network_cost
 from harness.errors import CodeError, ConfigError
 from harness.measure.complexity import CountError, check, count_custom, count_dispatch, count_ptflops
@@ -21,6 +45,17 @@ SLOTS = st.one_of(
     st.builds(SqueezeExcite, ratio=st.sampled_from([1, 2, 8, 16])),
     st.builds(ECA, size=st.sampled_from([None, 1, 3, 9])),
     st.builds(CBAM, ratio=st.sampled_from([1, 8, 16]), size=st.sampled_from([3, 5, 7])),
+    st.sampled_from([EffectiveSE(), SimAM(), CoordinateAttention(), CoordinateAttention(ratio=2)]),
+    st.builds(BAM, ratio=st.sampled_from([1, 16]), dilation=st.sampled_from([1, 4])),
+    st.builds(GlobalContext, ratio=st.sampled_from([2, 16]), fuse=st.sampled_from(["add", "scale"])),
+    st.builds(GatherExcite, extent=st.sampled_from([None, 2, 4, 8]), ratio=st.sampled_from([None, 4])),
+    st.builds(GatherExcite, gather=st.just("pool"), extent=st.sampled_from([2, 8]), ratio=st.sampled_from([None, 4])),
+    st.builds(TripletAttention, size=st.sampled_from([3, 7])),
+    st.builds(NonLocal, ratio=st.sampled_from([1, 8])),
+    st.builds(BottleneckAttention, heads=st.sampled_from([1, 4])),
+    st.builds(Halo, heads=st.sampled_from([1, 8]), block=st.sampled_from([1, 4, 7]), halo=st.sampled_from([1, 3])),
+    st.builds(StandAlone, heads=st.sampled_from([1, 8]), size=st.sampled_from([3, 7])),
+    st.builds(LambdaLayer, heads=st.sampled_from([1, 4]), keys=st.sampled_from([1, 16]), reach=st.sampled_from([1, 7, 23])),
     st.builds(
         ExpAtt,
         kernel=st.sampled_from(KERNELS),
@@ -54,12 +89,12 @@ def networks(draw: st.DrawFn) -> ResNet:
     try:
         return ResNet(depth=depth, stages=stages, width=width, stem=stem)
     except ConfigError:  # a slot that does not fit so narrow a stage
-        fitting = tuple(None if s is not None and s.where == "conv" else s for s in stages)
+        fitting = tuple(s if isinstance(s, SqueezeExcite | ECA | CBAM | SimAM) else None for s in stages)
         return ResNet(depth=depth, stages=fitting, width=width, stem=stem)
 
 
 @given(network=networks(), shape=SHAPES)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=40)
 def test_three_counts_are_one(network: ResNet, shape: Shape) -> None:
     model = build(network, shape, device="meta")
     claimed = network_cost(network, shape)
