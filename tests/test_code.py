@@ -1,6 +1,7 @@
 """User code by name: found, hashed and loaded; what is missing, broken or changed is said in one line."""
 
 import hashlib
+import os
 import sys
 
 import pytest
@@ -103,3 +104,39 @@ def test_a_module_that_breaks_says_why(lab, text, reason):
     write(lab, "gate_f.py", text)
     assert refused(code.load, "gate_f:Gate") == f"gate_f:Gate: importing gate_f failed: {reason}"
     sys.modules.pop("gate_f", None)
+
+
+def test_defaults_are_read_without_importing_the_module_or_its_package(lab):
+    write(lab, "mylab_g/__init__.py", "raise RuntimeError('imported')\n")
+    head = "raise RuntimeError('imported')\nLEAST = 1\nclass Gate:\n"
+    write(lab, "mylab_g/gate.py", head + "    def __init__(self, channels, a=4, b=LEAST, *, c=-0.5, d, e=None): ...\n")
+    assert code.written_defaults("mylab_g.gate:Gate") == {"a": 4, "c": -0.5, "e": None}
+    assert not any(name.startswith("mylab_g") for name in sys.modules)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class Other: ...\n",
+        "class Gate:\n    size = 3\n",
+        "def Gate(channels, a=4): ...\n",
+        "class Gate(:\n",
+        "if True:\n    class Gate:\n        def __init__(self, a=4): ...\n",
+    ],
+)
+def test_no_defaults_are_read_where_no_constructor_is_written(lab, text):
+    write(lab, "gate_h.py", text)
+    assert code.written_defaults("gate_h:Gate") == {}
+
+
+@pytest.mark.parametrize("target", ["no_such:Gate", "no_such.gate:Gate", "sys:Gate", "math:Gate"])
+def test_no_defaults_are_read_where_there_is_no_source(target):
+    assert code.written_defaults(target) == {}
+
+
+def test_defaults_follow_the_source(lab):
+    path = write(lab, "gate_i.py", "class Gate:\n    def __init__(self, channels, a=4): ...\n")
+    assert code.written_defaults("gate_i:Gate") == {"a": 4}
+    path.write_text("class Gate:\n    def __init__(self, channels, a=8): ...\n")
+    os.utime(path, ns=(0, 10**18))
+    assert code.written_defaults("gate_i:Gate") == {"a": 8}

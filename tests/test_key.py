@@ -249,6 +249,15 @@ def test_a_field_at_its_neutral_value_is_left_out():
     assert "label_smoothing" not in significant(Training())
 
 
+def test_a_knob_at_the_default_of_its_class_is_the_class_alone(tmp_path, monkeypatch):
+    (tmp_path / "key_lab.py").write_text("class Gate:\n    def __init__(self, channels, ratio=4, scale=1.0): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    alone = third(Custom("key_lab:Gate"))
+    assert third(Custom("key_lab:Gate", ratio=4)) == third(Custom("key_lab:Gate", scale=1.0, ratio=4)) == alone
+    others = [third(Custom("key_lab:Gate", **knobs)) for knobs in ({"ratio": 8}, {"ratio": 4.0}, {"scale": 1}, {"more": 4})]
+    assert len({alone, *others}) == 5
+
+
 def test_the_default_source_is_the_file_that_holds_the_module():
     config = Config(network=ResNet(stages=(None, None, Custom("harness.errors:HarnessError"))))
     content = Path(key.__file__).with_name("errors.py").read_bytes()
