@@ -250,8 +250,8 @@ def _streamed(found: Listing, training: Training, progress: Progress | None) -> 
 
     name = name_of("stream", found.state, side, training.skip_bad_images)
     folder = entry(name, build, progress)
-    kept = np.load(folder / "kept.npy")
-    files = Files(found.root, [found.names[place] for place in kept], np.array(found.labels, np.int64)[kept])
+    kept, names = np.load(folder / "kept.npy"), found.names
+    files = Files(found.root, [names[place] for place in kept], np.array(found.labels, np.int64)[kept])
     return files, facts_of(folder, "folder", found.test, streamed=True)
 
 

@@ -203,8 +203,12 @@ def equalize(images: Tensor, _: Tensor) -> Tensor:
     """Levels of each channel spread so that all are equally frequent, by Pillow's rule."""
     count, height, width, channels = images.shape
     levels = images.permute(0, 3, 1, 2).reshape(count, channels, -1).long()
-    counts = torch.zeros(count, channels, 256, dtype=torch.int64, device=images.device)
-    counts.scatter_add_(2, levels, torch.ones_like(levels))
+    bins = levels + 256 * torch.arange(count * channels, device=images.device).view(count, channels, 1)
+    ones = torch.ones_like(levels).flatten()
+    counts = torch.zeros(count * channels * 256, dtype=torch.int64, device=images.device)
+    counts = counts.scatter_add_(0, bins.flatten(), ones).view(
+        count, channels, 256
+    )  # which repeats on a GPU in one dimension
     below = counts.cumsum(2)
     last = counts.gather(2, levels.amax(2, keepdim=True))
     step = (height * width - last) // 255
