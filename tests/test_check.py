@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from harness.errors import HarnessError
 from harness.measure import contract
 from harness.measure.complexity import CountError
 from harness.measure.contract import CONTRACT
+from harness.report.facts import gather
+from harness.report.notes import provenance
+from harness.storage.reader import read_studies
 from harness.study import Study
 
 Harness = Callable[..., tuple[int, str, str]]
@@ -184,11 +188,14 @@ def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr("harness.check.ROUNDS", 1)
 
     def command(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["harness", "check", *words])
-        with pytest.raises(SystemExit) as end:
+        monkeypatch.setattr("sys.argv", ["harness", *(() if words[0] in ("plan", "run") else ("check",)), *words])
+        try:
             cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
         out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
+        return code, out, err
 
     return command
 
@@ -317,6 +324,19 @@ def test_a_study_is_built_without_training(harness: Harness, lab: Path) -> None:
     found = json.loads(out)
     assert code == 0 and found["holds"] and not found["complete"] and 1 <= found["built"] <= 3
     assert not (lab / "harness.db").exists()
+
+
+@pytest.mark.parametrize(("name", "said"), [("Gate", True), ("States", False)])
+def test_whose_macs_are_counted_is_said_where_they_are_shown(harness: Harness, lab: Path, name: str, said: bool) -> None:
+    (lab / "study.py").write_text(STUDY.replace("check_lab:Gate", f"check_lab:{name}"))
+    words = f"MACs of check_lab:{name} counted from the operations it dispatches"
+    assert (words in harness("plan", "study.py")[1]) == said
+    assert harness("run", "study.py", "--backend", "local", "--trials", "1")[0] == 0
+    stored = read_studies("sqlite:///harness.db", "tiny")[0]
+    assert stored.attributes["counted"] == ([f"check_lab:{name}"] if said else [])
+    facts = gather(Study.from_json(stored.attributes["definition"]), stored.attributes, [])
+    rows = dict(provenance(facts, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert rows.get("Counted") == (f"MACs of check_lab:{name}, from the operations it dispatches" if said else None)
 
 
 def test_networks_that_count_otherwise_are_listed(
