@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from harness.config import NETWORKS, Network, Part, Training, parts_from_json
+from harness.config import NETWORKS, Part, Training, Trunk, parts_from_json
 from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, OneAtATime
 from harness.errors import StudyError
 from harness.space import Choice, Same, Space, Vary
@@ -186,7 +186,7 @@ class Study(Part):
 
     name: str
     question: str = ""
-    space: Annotated[Network, _node(*NETWORKS), PlainSerializer(lambda _: None)]
+    space: Annotated[Trunk, _node(*NETWORKS), PlainSerializer(lambda _: None)]
     training: Annotated[Training, _node(Training), PlainSerializer(lambda _: None)] = Training()
     strategy: Strategy
     stopping: Stopping | None = None

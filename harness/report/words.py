@@ -176,5 +176,5 @@ def differences(params: dict[str, Scalar], order: Iterable[str]) -> tuple[Differ
 def choice_title(name: str) -> str:
     """A choice as a legend's title: `stages.3.attention` -> stage 3 attention; with the network's name among several."""
     (place, field), (first, dot, _) = place_of(name), name.partition(".")
-    owner = KINDS.get(first, first) if dot and first not in ("stages", "head", "training") else ""
+    owner = KINDS.get(first, first) if dot and first not in ("stages", "slots", "head", "training") else ""
     return " ".join(filter(None, (owner, place, field.replace("_", " "))))

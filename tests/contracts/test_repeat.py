@@ -1,4 +1,4 @@
-"""What every attention kind inherits: the same trial ends with the same bits, run twice or interrupted."""
+"""What every attention kind and every network inherits: the same trial ends with the same bits, run twice or interrupted."""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from harness.config import (
     CBAM,
     ECA,
     GSA,
+    LTPA,
+    VGG,
     Attention,
     BottleneckAttention,
     Config,
@@ -23,12 +25,15 @@ from harness.config import (
     Halo,
     LambdaLayer,
     NonLocal,
+    PreActResNet,
     ResNet,
     SimAM,
     SqueezeExcite,
     StandAlone,
     Training,
     TripletAttention,
+    Trunk,
+    WideResNet,
 )
 from harness.cost import network_cost
 from harness.data.sources import open_data
@@ -36,7 +41,7 @@ from harness.measure.complexity import count_custom
 from harness.trial import Assignment, Report, run_trial
 
 Slots = tuple[Attention | None, ...]
-KINDS: list[Attention | Slots | None] = [
+KINDS: list[Attention | Slots | Trunk | None] = [
     None,
     SqueezeExcite(ratio=4),
     ECA(),
@@ -55,6 +60,9 @@ KINDS: list[Attention | Slots | None] = [
     Custom("test_repeat_module:Scale"),
     Custom("test_repeat_module:Scale", place="block"),
     Custom("test_repeat_module:Scale", place="stage"),
+    PreActResNet(depth=11, width=0.5, head=LTPA(taps=(2, 3))),
+    WideResNet(depth=10, factor=0.5, dropout=0.3, head=LTPA(taps=(1, 3), score="dp")),
+    VGG(trunk="attention", width=0.05, head=LTPA(taps=(3, 5), combine="indep")),
 ]
 MODULE = """
 import torch
@@ -78,7 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def weights(runs: Path, slot: Attention | Slots | None, precision: str, *, cut_after: int | None = None) -> str:
+def weights(runs: Path, slot: Attention | Slots | Trunk | None, precision: str, *, cut_after: int | None = None) -> str:
     """The hash of the final weights of a small trial, of three epochs, begun anew in another process's place where cut."""
     training = Training(
         epochs=3,
@@ -90,7 +98,7 @@ def weights(runs: Path, slot: Attention | Slots | None, precision: str, *, cut_a
         deterministic=True,  # type: ignore[arg-type]
     )
     stages: Any = slot if isinstance(slot, tuple) else (None, slot, slot)
-    network = ResNet(depth=8, stages=stages)
+    network: Any = slot if isinstance(slot, Trunk) else ResNet(depth=8, stages=stages)
     _, info = open_data(training, Path())
     assignment = Assignment(
         study="s",
@@ -117,7 +125,7 @@ def weights(runs: Path, slot: Attention | Slots | None, precision: str, *, cut_a
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("slot", KINDS, ids=str)
 def test_repeated_and_cut_trials_end_with_the_same_bits(
-    folder: Path, slot: Attention | Slots | None, precision: str
+    folder: Path, slot: Attention | Slots | Trunk | None, precision: str
 ) -> None:
     once = weights(folder / "one", slot, precision)
     assert weights(folder / "two", slot, precision) == once

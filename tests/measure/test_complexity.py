@@ -16,6 +16,8 @@ from harness.config import (
     CBAM,
     ECA,
     GSA,
+    LTPA,
+    VGG,
     Attention,
     BottleneckAttention,
     CoordinateAttention,
@@ -28,11 +30,13 @@ from harness.config import (
     Kernel,
     LambdaLayer,
     NonLocal,
+    PreActResNet,
     ResNet,
     SimAM,
     SqueezeExcite,
     StandAlone,
     TripletAttention,
+    WideResNet,
 )
 from harness.cost import Cost, Shape, network_cost
 from harness.errors import CodeError, ConfigError
@@ -80,27 +84,56 @@ SLOTS = st.one_of(
 SHAPES = st.builds(Shape, st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
 
 
+HEADS = st.none() | st.builds(
+    LTPA,
+    taps=st.sampled_from([(3,), (2, 3), (3, 1, 2)]),
+    score=st.sampled_from(["pc", "dp"]),
+    combine=st.sampled_from(["concat", "indep"]),
+    projection=st.sampled_from(["g", "l"]),
+)
+WIDTHS = st.sampled_from([0.25, 0.7, 1.0, 1.5])
+
+
 @st.composite
-def networks(draw: st.DrawFn) -> ResNet:
+def resnets(draw: st.DrawFn) -> dict[str, Any]:
     depth = draw(st.sampled_from([8, 14, 18, 34, 50]))
-    stages: tuple[Any, ...] = draw(st.tuples(*[SLOTS] * (3 if depth < 18 else 4)))
-    width = draw(st.sampled_from([0.25, 0.7, 1.0, 1.5]))
-    stem: Any = draw(st.sampled_from([None, "cifar"]))
+    slots = draw(st.tuples(*[SLOTS] * (3 if depth < 18 else 4)))
+    return {"depth": depth, "width": draw(WIDTHS), "stem": draw(st.sampled_from([None, "cifar"])), "stages": slots}
+
+
+THREE, FIVE = st.tuples(*[SLOTS] * 3), st.tuples(*[SLOTS] * 5)
+TRUNKS: dict[type[Any], st.SearchStrategy[dict[str, Any]]] = {
+    ResNet: resnets(),
+    PreActResNet: st.fixed_dictionaries({"depth": st.sampled_from([11, 20]), "width": WIDTHS, "stages": THREE}),
+    WideResNet: st.fixed_dictionaries({"depth": st.sampled_from([10, 16]), "factor": WIDTHS, "stages": THREE}),
+    VGG: st.fixed_dictionaries(
+        {"trunk": st.sampled_from(["plain", "attention"]), "width": st.sampled_from([0.05, 0.25]), "stages": FIVE}
+    ),
+}
+
+
+@st.composite
+def networks(draw: st.DrawFn, kind: type[Any]) -> Any:
+    fields, head = draw(TRUNKS[kind]), draw(HEADS)
     try:
-        return ResNet(depth=depth, stages=stages, width=width, stem=stem)
+        return kind(**fields, head=head)
     except ConfigError:  # a slot that does not fit so narrow a stage
-        fitting = tuple(s if isinstance(s, SqueezeExcite | ECA | CBAM | SimAM) else None for s in stages)
-        return ResNet(depth=depth, stages=fitting, width=width, stem=stem)
+        fitting = tuple(s if isinstance(s, SqueezeExcite | ECA | CBAM | SimAM) else None for s in fields.pop("stages"))
+        return kind(**fields, stages=fitting, head=head)
 
 
-@given(network=networks(), shape=SHAPES)
-@settings(deadline=None, max_examples=40)
-def test_three_counts_are_one(network: ResNet, shape: Shape) -> None:
-    model = build(network, shape, device="meta")
-    claimed = network_cost(network, shape)
-    assert claimed.params == sum(parameter.numel() for parameter in model.parameters())
-    assert count_dispatch(model, shape) == claimed
-    assert count_ptflops(model, shape) == claimed
+@pytest.mark.parametrize(("kind", "examples"), [(ResNet, 20), (PreActResNet, 8), (WideResNet, 8), (VGG, 8)])
+def test_three_counts_are_one(kind: type[Any], examples: int) -> None:
+    @given(network=networks(kind), shape=SHAPES)
+    @settings(deadline=None, max_examples=examples)
+    def agree(network: Any, shape: Shape) -> None:
+        model = build(network, shape, device="meta")
+        claimed = network_cost(network, shape)
+        assert claimed.params == sum(parameter.numel() for parameter in model.parameters())
+        assert count_dispatch(model, shape) == claimed
+        assert count_ptflops(model, shape) == claimed
+
+    agree()
 
 
 class Functional(nn.Module):

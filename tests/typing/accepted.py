@@ -1,6 +1,6 @@
 """Spaces and studies as they are written: mypy --strict has nothing to say."""
 
-from harness.config import CBAM, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite, Training
+from harness.config import CBAM, LTPA, VGG, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite, Training, Trunk, WideResNet
 from harness.space import choose, same, span, vary
 from harness.study import Evolution, Exhaustive, Study, at_most, maximize, minimize
 
@@ -30,4 +30,11 @@ STUDY = Study(
     objectives=(maximize("accuracy"), minimize("macs")),
     constraints=(at_most("macs", 60e6),),
 )
+
+# networks among which to choose are trunks
+attending = vary(LTPA, taps=choose((4, 5), (3, 4, 5)), score=choose("pc", "dp"))
+ATTENDING = vary(VGG, trunk="attention", head=choose(None, attending))
+AMONG: Trunk = choose(SPACE, vary(WideResNet, depth=10, factor=choose(1, 2)), ATTENDING)
+TRUNKS = Study(name="trunks", space=AMONG, strategy=Exhaustive())
+DIRECT = Study(name="direct", space=choose(ResNet(), vary(VGG, width=span(0.5, 1.0))), strategy=Evolution(trials=5))
 EVERY = Study(name="every", space=choose(SPACE, WHOLE), strategy=Exhaustive(), seeds=(0, 1))

@@ -74,7 +74,7 @@ class Level(nn.Module):
             scores = self.score(local, g)
         else:  # <u, l + g> in two terms: no copy of all features, and no digits lost where g is large
             scores = self.score(local) + self.score(g[:, :, None, None])
-        weights = scores.float().flatten(1).softmax(1).view(scores.shape)
+        weights = scores.to(_precise(scores)).flatten(1).softmax(1).view(scores.shape)
         return weights, self.sum(local, weights)
 
 
@@ -87,8 +87,9 @@ class Similarity(nn.Module):
         self.channels = channels
 
     def forward(self, local: Tensor, g: Tensor) -> Tensor:
-        with torch.autocast(local.device.type, enabled=False):
-            scores = torch.bmm(g.float()[:, None], local.float().flatten(2))
+        device = "cpu" if local.is_meta else local.device.type  # autocast knows no meta device
+        with torch.autocast(device, enabled=False):
+            scores = torch.bmm(g.to(_precise(g))[:, None], local.to(_precise(local)).flatten(2))
         return scores.view(local.shape[0], 1, *local.shape[2:])
 
     def products(self, height: int, width: int, _: int) -> int:
@@ -105,6 +106,10 @@ class WeightedSum(nn.Module):
     def products(self, height: int, width: int, channels: int) -> int:
         """MACs of one picture."""
         return channels * height * width
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _rectified(channels: int, dropout: float) -> nn.Sequential:
