@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.config import Config
 from harness.errors import ConfigError, StudyError
+from harness.execution.keeping import PROMOTABLE
 from harness.key import canonical, identity
 from harness.preflight import checked
 from harness.space import Params, Space
@@ -47,6 +48,10 @@ class Plan:
     """Trials in the database."""
     counted: tuple[str, ...]
     """The user's modules whose MACs are counted from the operations they dispatch."""
+    rungs: tuple[int, ...] = ()
+    """Epochs after which trials may be stopped early."""
+    stopping: str = ""
+    """Who is stopped early, in words."""
 
     @property
     def weights(self) -> int:
@@ -94,10 +99,14 @@ class Plan:
         low, high = self.epochs
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"
+        if self.stopping:
+            yield f"early stopping: {self.stopping}"
         yield (
             f"disk: {size_words(self.checkpoint)} a running trial, then {size_words(self.weights)} each for the weights"
             f" kept: those of the front, or {size_words(self.weights * self.trials)} with --keep all"
         )
+        if self.rungs:
+            yield f"  and {size_words(self.checkpoint)} each for the best {PROMOTABLE} stopped early, or all with --keep all"
 
 
 def size_words(count: float) -> str:
@@ -107,6 +116,8 @@ def size_words(count: float) -> str:
 
 def make_plan(study: Study, data: Path, storage: str) -> Plan:
     """Looks at the configs a study would draw from; raises a HarnessError for what would stop a run."""
+    from harness.report.sentences import early_stopping
+
     checks = checked(study, storage, data)
     space, price = checks.space, checks.price
     found: dict[str, Config] = {}
@@ -151,6 +162,8 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         constraints=tuple(map(str, study.constraints)),
         done=sum(stored.counts.values()) if stored else 0,
         counted=checks.counted,
+        rungs=study.stopping.rungs(max(epochs)) if study.stopping else (),
+        stopping=early_stopping(study, max(epochs)) if study.stopping else "",
     )
 
 

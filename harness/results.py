@@ -41,6 +41,7 @@ class Results:
                 **record.metrics,
                 "epochs": record.epochs,
                 "front": record.number in best,
+                "promotes": record.promotes,
                 "reason": record.reason,
             }
             for record in self.records

@@ -50,6 +50,7 @@ STUDY = Study(
     space=SPACE,
     training=Training(dataset="digits", epochs=10, batch_size=64),  # "folder" and --data DIR for your own pictures
     strategy=Evolution(trials=20),  # or Exhaustive(), Random(trials=...), Tpe(trials=...)
+    # stopping=SuccessiveHalving(),  # from harness.study: ends early what others beat, accuracy and costs together
     objectives=(maximize("accuracy"), minimize("params"), minimize("macs")),
 )
 '''

@@ -38,7 +38,9 @@ def described(ledger: Ledger, running: Running) -> str:
 
 
 def results_text(running: Running, outcome: Outcome) -> str:
-    """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed."""
+    """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed or was stopped early."""
+    if outcome.state == "stopped":
+        return f"{outcome.reason} (accuracy {metric_text('accuracy', running.curve[-1].accuracy)})"
     if outcome.state != "complete":
         return f"failed: {outcome.reason}"
     costs = running.assignment.costs
@@ -126,6 +128,8 @@ class LiveTable(Log):
         head.no_wrap, head.overflow = True, "ellipsis"
         if ledger.finished["failed"]:
             head.append(f", {ledger.finished['failed']} failed", style="red")
+        if ledger.finished["stopped"]:
+            head.append(f", {ledger.finished['stopped']} stopped early", style="dim")
         head.append(f"  {duration(time.monotonic() - self._started)} so far", style="dim")
         if ledger.stopping:
             head.append("  stopping ...", style="yellow")

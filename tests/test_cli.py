@@ -242,6 +242,42 @@ def test_failed_trials_run_again_on_request(harness: Harness, tmp_path: Path) ->
     assert code == 1 and "4 of 4 in all, 4 failed" in out
 
 
+def test_early_stopping_from_the_plan_to_promotion(harness: Harness, tmp_path: Path) -> None:
+    fields = {
+        "training": 'vary(Training, epochs=4, limit=10, precision="fp32", lr=choose(0.05, 0.1, 0.2, 0.4))',
+        "strategy": "Random(trials=8)",
+        "objectives": '(minimize("loss"), minimize("params"))',
+    }
+    write_study(tmp_path / "study.py", stopping="Asha(quorum=2, reduction_factor=2)", **fields)
+    code, out, _ = harness("plan", "study.py")
+    assert code == 0 and "early stopping: ASHA by loss after epochs 1 and 2 of 4: one in 2 goes on, once 2" in out
+    assert "and 0.6 MB each for the best 10 stopped early" in out
+    code, out, _ = harness("run", "study.py", "--backend", "local")
+    ended = re.findall(r"trial (\d+): stopped early at epoch (\d): \d+\w\w of \d+ at this rung, room for \d \(accuracy", out)
+    saved = sum(4 - int(epoch) for _, epoch in ended)
+    assert code == 0 and len(ended) >= 2 and f"{len(ended)} trials stopped early, {saved} epochs saved" in out, out
+
+    code, out, _ = harness("status", "tiny")
+    words = " ".join(out.split())
+    assert f"{8 - len(ended)} complete and {len(ended)} stopped early; 8 planned" in words
+    assert f"one in 2 goes on, once 2 are there; {saved} epochs saved" in words
+    shown = json.loads(harness("status", "tiny", "--json")[1])
+    assert (shown["stopped"], shown["saved_epochs"], len(shown["stops"])) == (len(ended), saved, len(ended))
+    assert {row["number"] for row in shown["front"]}.isdisjoint(row["number"] for row in shown["stops"])
+    page = Path(harness("report", "tiny")[1].strip()).read_text()
+    assert "ASHA by loss after epochs 1 and 2 of 4" in page and f"({saved} epochs saved by early stopping)" in page
+
+    assert harness("run", "study.py", "--backend", "local")[1].startswith("tiny: nothing to train, all 8 trials")
+    code, out, _ = harness("run", "tiny", "--backend", "local", "--promote", "2")
+    assert code == 0 and "[10/10] trial 9: accuracy" in out and "10 of 10 in all" in out
+    assert harness("resume", "tiny", "--backend", "local", "--promote", "2")[1].startswith("tiny: nothing to train")
+    write_study(tmp_path / "study.py", stopping="Asha(quorum=3, reduction_factor=2)", **fields)
+    code, _, err = harness("run", "study.py")
+    assert code == 2 and "stopping.quorum: 2 -> 3" in err
+    code, out, _ = harness("plan", "study.py", "--set", "stopping.quorum=4", "--set", "training.epochs=1")
+    assert code == 0 and "early stopping: no trial is stopped early" in out
+
+
 def test_plan_shows_the_disk_a_study_takes(harness: Harness, tmp_path: Path) -> None:
     write_study(tmp_path / "study.py")
     _, out, _ = harness("plan", "study.py")

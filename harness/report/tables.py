@@ -18,14 +18,15 @@ def trials_csv(facts: Facts) -> str:
     names = list(dict.fromkeys([*facts.space.parameters, *(name for trial in facts.trials for name in trial.record.params)]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["number", "state", "front", "seed", "key", *METRICS, "epochs", "device", "started", "ended", "reason"]
+    head = ["number", "state", "front", "seed", "key", *METRICS]
+    head += ["epochs", "device", "started", "ended", "promotes", "reason"]
     writer.writerow(head + names)
     for trial in facts.trials:
         record = trial.record
         times = [moment.isoformat() if moment else "" for moment in (record.started, record.ended)]
         fixed: list[object] = [record.number, record.state, int(trial.on_front), record.seed, record.key]
         fixed += ["" if (value := trial.value(metric)) is None else value for metric in METRICS]
-        fixed += [record.epochs, record.device, *times, record.reason]
+        fixed += [record.epochs, record.device, *times, "" if record.promotes is None else record.promotes, record.reason]
         writer.writerow(fixed + [_cell(record.params[name]) if name in record.params else "" for name in names])
     return text.getvalue()
 

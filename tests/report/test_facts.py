@@ -137,17 +137,33 @@ def test_the_answer_of_little(found, words):
     assert sentences.answer(gather(SMALL, {}, found)).replace("\N{NO-BREAK SPACE}", " ") == words
 
 
-def test_what_was_done_in_three_lines():
+def test_what_was_done_in_a_few_lines():
     lines = dict(sentences.done(gather(STUDY, ATTRIBUTES, records())))
-    assert list(lines) == ["Searched", "Trained", "Ran"]
+    assert list(lines) == ["Searched", "Trained", "Stopped", "Ran"]
+    assert lines["Stopped"].startswith(
+        "Successive halving by accuracy, parameters and MACs after epochs 2, 6 and 18 of 20: one"
+    )
     assert "NSGA-II, population 16" in lines["Searched"] and "80\N{NO-BREAK SPACE}M" in lines["Searched"]
     assert "CIFAR-10 (50,000 training pictures, 10 classes, 32 x 32), 20 epochs" in lines["Trained"]
-    assert "54 complete, 3 stopped, 2 failed and 1 running of 60 planned" in lines["Ran"]
+    assert "54 complete, 3 stopped early, 2 failed and 1 running of 60 planned" in lines["Ran"]
+    assert "(42 epochs saved by early stopping)" in lines["Ran"]
+    assert list(dict(sentences.done(gather(SMALL, {}, FOUR)))) == ["Searched", "Trained", "Ran"]
+
+
+def test_a_promoted_trial_counts_its_epochs_once():
+    (whole,) = records(1)
+    old = replace(whole, number=1, state="stopped", metrics={}, curve=whole.curve[:6], epochs=6)
+    new = replace(whole, number=2, promotes=1, inherited=6)
+    alone, both = gather(STUDY, {}, [whole]), gather(STUDY, {}, [old, new])
+    assert (both.epochs, both.saved, gather(STUDY, {}, [old]).saved) == (alone.epochs, 0, 14)
+    assert both.seconds == pytest.approx(alone.seconds)
 
 
 def test_what_it_does_not_show():
-    names = [name for name, _ in sentences.limits(gather(STUDY, ATTRIBUTES, records()))]
-    assert names == ["Other data", "Longer training", "Chance", "Test accuracy", "All configs", "Unfinished trials"]
+    limits = dict(sentences.limits(gather(STUDY, ATTRIBUTES, records())))
+    told = ["Other data", "Longer training", "Late starters", "Chance", "Test accuracy", "All configs", "Unfinished trials"]
+    assert list(limits) == told
+    assert "`harness run expatt-kernels-cifar10 --promote 10`" in limits["Late starters"]
     grid = SMALL.model_copy(update={"strategy": Exhaustive(), "seeds": (0, 1), "constraints": (at_most("params", 999),)})
     found = dict(sentences.limits(gather(grid, {}, FOUR)))
     assert found["All configs"] == "3 of 8 combinations of config and seed are complete."
