@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv quickstart test faults calibration bench-machinery check format requirements clean
+.PHONY: help venv quickstart test faults counts bench-cost calibration bench-machinery check format requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -23,13 +23,19 @@ quickstart: $(READY)  ## run the main job on real digits and print the path of t
 	$(BIN)/harness report quickstart
 
 test: $(READY)  ## the fast test suite
-	$(BIN)/python -m pytest tests -m "not faults_long"
+	$(BIN)/python -m pytest tests -m "not faults_long and not counts_long"
 
 faults: $(READY)  ## cause every fault we know of, many times, and print what it cost (20 minutes)
 	$(BIN)/python -m pytest tests/faults -rs
 
 calibration: $(READY)  ## how often verdicts are wrong in simulated studies, and what they find (6 minutes)
 	$(BIN)/python tests/benchmarks/calibration.py
+
+counts: $(READY)  ## a thousand random networks: closed forms against what is built (5 minutes)
+	$(BIN)/python -m pytest tests/test_cost.py
+
+bench-cost: $(READY)  ## how many random configs of real spaces are priced in a second
+	$(BIN)/python tests/benchmarks/pricing.py
 
 bench-machinery: $(READY)  ## milliseconds of an empty trial: ours and the obvious stack, side by side (10 minutes)
 	$(BIN)/python tests/benchmarks/machinery.py
