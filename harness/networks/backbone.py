@@ -39,6 +39,8 @@ class Place(NamedTuple):
     """Where it is a convolution of size > 1 that attention may stand in for, the site of that; else None."""
     replaced: Cost
     """Of that convolution."""
+    inner: str
+    """The first convolution of size > 1 inside, if there is one."""
 
     def where(self, attention: Attention) -> Site:
         """The site that an attention has here; raises ConfigError where it cannot stand."""
@@ -46,7 +48,8 @@ class Place(NamedTuple):
         if site is None:
             raise ConfigError(
                 f"{type(attention).__name__} takes the place of a convolution larger than 1x1 with a stride of 1 or 2, and"
-                f" {self.path!r} is none ({self.type_name}): name one by its path, such as '{self.path}.conv1'"
+                f" {self.path!r} is none ({self.type_name})"
+                + (f"; name one by its path, such as {self.inner!r}" if self.inner else "")
             )
         attention.check(site.channels)
         return site
@@ -266,13 +269,18 @@ def _place(target: str, path: str, module: nn.Module, calls: list[tuple[Any, Any
         )
     last = channels_last(out.shape[1:], shape)
     height, width, channels = out.shape[1:] if last else (*out.shape[2:], out.shape[1])
-    site, inner, replaced = Site(channels, channels, height, width), None, Cost(0, 0)
+    site, before, replaced = Site(channels, channels, height, width), None, Cost(0, 0)
     if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1 and module.stride in ((1, 1), (2, 2)):
-        before = Site(module.in_channels, channels, args[0].shape[2], args[0].shape[3], module.stride[0])
-        inner = before if before.grid == (height, width) else None
+        enters = Site(module.in_channels, channels, args[0].shape[2], args[0].shape[3], module.stride[0])
+        before = enters if enters.grid == (height, width) else None
         params = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
         replaced = Cost(params, module.weight.numel() * height * width)
-    return Place(path, type(module).__name__, site, last, inner, replaced)
+    return Place(path, type(module).__name__, site, last, before, replaced, _first_convolution(module, path))
+
+
+def _first_convolution(module: nn.Module, path: str) -> str:
+    below = ((name, inner) for name, inner in module.named_modules() if name and isinstance(inner, nn.Conv2d))
+    return next((f"{path}.{name}" for name, inner in below if max(inner.kernel_size) > 1), "")
 
 
 def channels_last(sizes: tuple[int, ...], shape: Shape) -> bool:

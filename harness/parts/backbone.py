@@ -46,7 +46,7 @@ class Backbone(Trunk):
         *,
         slots: dict[str, str] | None = None,
         label: str | None = None,
-        **at: Any,
+        **at: Slot,
     ) -> None:
         """`Backbone("timm:resnet50", slots={"late": "layer4.*"}, late=ECA())`."""
         if target is None:  # the fields themselves, as JSON holds them

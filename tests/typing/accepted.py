@@ -1,6 +1,22 @@
 """Spaces and studies as they are written: mypy --strict has nothing to say."""
 
-from harness.config import CBAM, LTPA, VGG, Custom, ExpAtt, Kernel, ResNet, SqueezeExcite, Training, Trunk, WideResNet
+from harness.config import (
+    CBAM,
+    LTPA,
+    VGG,
+    Backbone,
+    Custom,
+    ExpAtt,
+    Kernel,
+    ResNet,
+    SqueezeExcite,
+    Training,
+    Trunk,
+    WideResNet,
+)
+from harness.controls import matched
+from harness.cost import Shape
+from harness.presets import preset
 from harness.space import choose, same, span, vary
 from harness.study import Evolution, Exhaustive, Study, at_most, maximize, minimize
 
@@ -12,6 +28,15 @@ attention = choose(
     vary(Custom, "mylab.gate:Gate", reduction=choose(4, 8), place="stage", label="mine"),
 )
 SPACE: ResNet = vary(ResNet, depth=choose(20, 32), width=span(0.5, 2.0), stages=(None, attention, same(attention)))
+
+OTHERS: Backbone = vary(
+    Backbone,
+    choose("timm:convnext_tiny", "timm:convnext_small"),
+    slots={"s3": choose("stages.2.blocks.*", "stages.2"), "s4": "stages.3"},
+    s3=attention,
+    s4=choose(None, SqueezeExcite()),
+)
+PUBLISHED = choose(preset("resnet-50"), matched(ResNet(depth=50), to=SPACE, shape=Shape(3, 32, 32, 10)).network, SPACE)
 
 # a choice in a variable of its own says its type
 kernel: Kernel = choose("gaussian", "laplacian")
