@@ -43,6 +43,9 @@ bench-machinery: $(READY)  ## milliseconds of an empty trial: ours and the obvio
 bench-training: $(READY)  ## pictures a second: our trial, a bare loop, the common way, timm's (20 minutes; HARNESS_DATA=DIR)
 	$(BIN)/python tests/benchmarks/training.py --compiled
 
+bench-attention: $(READY)  ## times of attention modules against naive forms and plain networks (10 minutes)
+	$(BIN)/python tests/benchmarks/attention.py
+
 check: $(READY)  ## lint, format, types and walls
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

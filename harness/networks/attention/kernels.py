@@ -31,17 +31,17 @@ def laplacian(rows: Tensor, columns: Tensor, radius: Tensor) -> Tensor:
 
 def laplacian_l2(rows: Tensor, columns: Tensor, radius: Tensor) -> Tensor:
     """log of exp(-d / r) of the Euclidean distance."""
-    return torch.hypot(rows, columns) * (-1 / radius)
+    return (rows.square() + columns.square()).sqrt() * (-1 / radius)
 
 
 def cauchy(rows: Tensor, columns: Tensor, radius: Tensor) -> Tensor:
-    """log of 1 / (1 + d^2 / r^2) of the Euclidean distance."""
-    return -torch.log1p((rows.square() + columns.square()) / radius.square())
+    """log of 1 / (1 + d^2 / r^2) of the Euclidean distance, but for a term that all positions share."""
+    return -torch.log(rows.square() + columns.square() + radius.square())
 
 
 def linear(rows: Tensor, columns: Tensor, radius: Tensor) -> Tensor:
     """The cone max(0, 1 - d / r) of the Euclidean distance; the identity, without a gradient, up to a radius of 1."""
-    return torch.clamp(1 - torch.hypot(rows, columns) / radius, min=0)
+    return torch.clamp(1 - (rows.square() + columns.square()).sqrt() * (1 / radius), min=0)
 
 
 class DistanceKernel(NamedTuple):
@@ -50,7 +50,7 @@ class DistanceKernel(NamedTuple):
     function: KernelFunction
     factorises: bool = False
     logarithmic: bool = False
-    """The function gives logarithms of the weights: one softmax normalises them, in a third of the time."""
+    """The function gives logarithms, up to a term that all positions share: one softmax normalises them, the fastest way."""
     isotropic: bool = False
     """Rows and columns count alike."""
 
@@ -140,4 +140,4 @@ def _offsets(side: int, like: Tensor) -> Tensor:
 
 
 def _normalised(kernel: DistanceKernel, weights: Tensor, dim: int = -1) -> Tensor:
-    return weights.softmax(dim) if kernel.logarithmic else weights / weights.sum(dim, keepdim=True)
+    return weights.softmax(dim) if kernel.logarithmic else weights * weights.sum(dim, keepdim=True).reciprocal()
