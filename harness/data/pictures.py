@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.cost import Shape
+from harness.errors import DataError, one_line
 
 Levels = NDArray[np.uint8]
 Counts = NDArray[np.int64]
@@ -113,11 +114,14 @@ def write(folder: Path, pairs: Iterable[tuple[Levels, int]], classes: int, bad: 
 
 
 def read(folder: Path, dataset: str, test: int) -> tuple[Pictures, DataInfo]:
-    """What `write` wrote, mapped and not copied."""
-    info = facts_of(folder, dataset, test)
-    channels, height, width, _ = info.shape
-    images = _mapped(folder / "images", (info.train, height, width, channels))
-    return Pictures(images, np.load(folder / "labels.npy"), np.load(folder / "moments.npy")), info
+    """What `write` wrote, mapped and not copied; raises DataError where something has been at it since."""
+    try:
+        info = facts_of(folder, dataset, test)
+        channels, height, width, _ = info.shape
+        images = _mapped(folder / "images", (info.train, height, width, channels))
+        return Pictures(images, np.load(folder / "labels.npy"), np.load(folder / "moments.npy")), info
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: no longer a whole entry of the cache ({one_line(error)}); remove it") from None
 
 
 def keep_facts(folder: Path, fingerprint: str, shape: Sequence[int], classes: int, bad: Sequence[str]) -> None:

@@ -122,9 +122,12 @@ class Opened(Dataset[Tensor | DataError]):
             return error
         if draw is None:
             return pixels(self._evaluate(picture))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw)
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(draw)  # of the CPU alone: what seeds every device takes longer than the picture
+        try:
             return pixels(self._train(picture))
+        finally:
+            torch.set_rng_state(before)
 
 
 def pixels(picture: Any) -> Tensor:

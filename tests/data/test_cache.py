@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from plain_pictures import picture
 
 from harness.config import Training
+from harness.data import sources
 from harness.data.cache import entry, known
 from harness.data.sources import open_data
 from harness.errors import DataError, Interrupted
@@ -19,6 +21,7 @@ from harness.errors import DataError, Interrupted
 BUILDER = """
 import sys, time
 from pathlib import Path
+from harness.data import sources
 from harness.data.cache import entry
 
 def build(folder):
@@ -149,3 +152,15 @@ def test_progress_is_told_while_pictures_are_decoded(tmp_path: Path) -> None:
 def test_processes_share_the_pages_and_write_to_none(folder: Path) -> None:
     pictures, _ = open_data(Training(dataset="folder"), folder)
     assert isinstance(pictures.images, np.memmap) and pictures.images.mode == "c"
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(b"short")], ids=["gone", "short"]
+)
+def test_an_entry_that_was_spoilt_is_named(folder: Path, cache: Path, spoil: Callable[[Path], None]) -> None:
+    open_data(Training(dataset="folder"), folder)
+    sources._opened.clear()
+    (images,) = cache.glob("*/images")
+    spoil(images)
+    with pytest.raises(DataError, match=rf"^{images.parent}: no longer a whole entry of the cache \([^\n]*\); remove it$"):
+        open_data(Training(dataset="folder"), folder)
