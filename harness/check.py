@@ -35,8 +35,8 @@ from harness.study import Study
 from harness.training.device import best_device
 
 BATCH = 32
-ROUNDS, WARM = 15, 2
-"""Steps of each network that are timed, in turn, and those before that are not."""
+ROUNDS, WARM, LONGEST = 15, 2, 5.0
+"""Steps of each network that are timed, in turn; those before that are not; and the seconds after which no more are."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ def place_of(error: BaseException) -> str:
 
 
 def price_of(subject: Subject) -> Price:
-    """Params and MACs of the module, and the step time of a small network with and without it: medians, measured in turn."""
+    """Params and MACs of the module, and the step time of a small network with and without it: medians of steps in turn."""
     slot, shape, pair = custom_of(subject), subject.shape, (subject.network, subject.plain)
     with quietly():
         own = slot.cost(subject.site(), count_custom)
         network, plain = (network_cost(each, shape, count_custom) for each in pair)
         steps = [_step(subject, each) for each in pair]
-        rounds = [[step() for step in steps] for _ in range(ROUNDS + WARM)][WARM:]
+        rounds = _timed(steps)
     step, plain_step = (statistics.median(times) for times in zip(*rounds))
     ratio = statistics.median(one / other for one, other in rounds)
     counted = not states_macs(slot, subject.channels)
@@ -151,6 +151,19 @@ def price_of(subject: Subject) -> Price:
 def states_macs(slot: Custom, channels: int) -> bool:
     """Whether a user's module says its own MACs."""
     return callable(getattr(module_class(slot, channels), "macs", None))
+
+
+def _timed(steps: list[Callable[[], float]]) -> list[list[float]]:
+    """Seconds of each step, round by round, on one thread, as a trial has by default."""
+    threads, started = torch.get_num_threads(), time.monotonic()
+    torch.set_num_threads(1)
+    try:
+        rounds: list[list[float]] = []
+        while len(rounds) < WARM + 1 or (len(rounds) < WARM + ROUNDS and time.monotonic() - started < LONGEST):
+            rounds.append([step() for step in steps])
+        return rounds[WARM:]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _step(subject: Subject, network: Network) -> Callable[[], float]:
