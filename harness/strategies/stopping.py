@@ -112,7 +112,7 @@ def so_far(metric: str, curve: Sequence[Epoch], costs: Mapping[str, int], epochs
         return float(costs[metric])
     if metric == "seconds":
         return math.fsum(point.seconds for point in curve) * epochs / len(curve)
-    return float(getattr(curve[-1], metric))
+    return curve[-1].metrics()[metric]
 
 
 # -- ranks ------------------------------------------------------------------------------------------------------------
