@@ -566,6 +566,86 @@ def _check_study(study: "Study", data: Path, storage: str, most: int, as_json: b
     return not found.problems
 
 
+Margin = Annotated[
+    float | None,
+    typer.Option("--margin", min=0, help="The smallest difference that matters, in the metric's own unit.", metavar="D"),
+]
+Form = Annotated[
+    Literal["latex", "markdown", "csv"] | None,
+    typer.Option("--as", help="Print the table in this form.", show_default=False),
+]
+
+
+@app.command()
+def audit(
+    file: Annotated[Path, typer.Argument(help="A CSV file with a row for each arm and seed.", metavar="FILE")],
+    arm: Annotated[str | None, typer.Option("--arm", help="Column of the arms (default: found by its name).")] = None,
+    seed: Annotated[str | None, typer.Option("--seed", help="Column of the seeds.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Column of the metric.")] = None,
+    baseline: Annotated[str | None, typer.Option("--baseline", help="The arm that the others are compared with.")] = None,
+    primary: Annotated[str | None, typer.Option("--primary", help="The one arm declared beforehand: tested alone.")] = None,
+    margin: Margin = None,
+    smaller: Annotated[bool, typer.Option("--smaller-is-better", help="The metric is a loss or an error.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Sign flips and bootstrap too; they decide nothing.")
+    ] = False,
+    form: Form = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge results that came from elsewhere: effects, intervals, verdicts, seeds still needed. Trains nothing."""
+    from harness.audit import audit as audited
+    from harness.report.ablation import drawn, written
+
+    found = audited(
+        file,
+        arm=arm,
+        seed=seed,
+        metric=metric,
+        baseline=baseline,
+        primary=primary,
+        margin=margin,
+        larger_is_better=not smaller,
+        others=sensitivity,
+    )
+    if as_json:
+        print(json.dumps(found.to_json()))
+    elif form is not None:
+        print(written(found.table, form), end="")
+    else:
+        console.print(drawn(found.table, console.width))
+        for line in found.lines():
+            console.print(line, style="dim", markup=False)
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    form: Form = None,
+    storage: Storage = DATABASE,
+) -> None:
+    """Print the ablation table of a study, for a paper, a README or a program; without --as, for the terminal."""
+    from harness.report.ablation import drawn, written
+    from harness.report.comparison import compared
+    from harness.report.facts import gather
+    from harness.storage.reader import read_records, read_studies
+    from harness.study import Study
+
+    stored = read_studies(storage, name)[0]
+    study = Study.from_json(stored.attributes["definition"])
+    found = compared(gather(study, stored.attributes, read_records(storage, stored.study_id)))
+    if found is None:
+        raise HarnessError(
+            f"study {name!r} compares nothing yet: a table needs a design (or Exhaustive() with several seeds) with complete"
+            f" trials of its baseline and of another arm; `harness report {name}` shows its front"
+        )
+    if form is not None:
+        print(written(found.table, form), end="")
+    else:
+        console.print(drawn(found.table, console.width))
+        for line in found.table.notes(marks=False):
+            console.print(line, style="dim", markup=False)
+
+
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the study, which names the files too.")],

@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.analysis.effects import LEVEL, Effect, Values, effects
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 Form = Literal["latex", "markdown", "csv"]
 MARKS: dict[str, tuple[str, str, str]] = {
@@ -171,6 +174,26 @@ def grid(table: Ablation) -> tuple[list[str], list[list[str]]]:
             cells.insert(5, "-")
         rows.append(cells + [f"{row.costs[name]:,}" if name in row.costs else "-" for name in costs])
     return head, rows
+
+
+def drawn(table: Ablation, width: int = 120) -> "RichTable":
+    """The table for a terminal of so many columns; a narrow one leaves out p and costs, which the notes and --as tell."""
+    from rich.table import Table
+    from rich.text import Text
+
+    head, rows = grid(table)
+    shown = [place for place in range(len(head)) if width >= 110 or place in (0, 1, 2, 3, 4, 6)]
+    found = Table(box=None, pad_edge=False, header_style="dim")
+    for place in shown:
+        words = place in (0, 6)
+        found.add_column(head[place], justify="left" if words else "right", overflow="fold", no_wrap=not words)
+    colours = {"helps": "green", "hurts": "red"}
+    for row, cells in zip(table.rows, rows):
+        look = colours.get(row.effect.verdict, "") if row.effect else "bold"
+        if row.effect is not None and width < 110:
+            cells[6] = row.effect.words if row.effect.verdict == "undecided" else row.effect.verdict
+        found.add_row(*(Text(cells[place], style=look if place in (0, 3, 6) else "") for place in shown))
+    return found
 
 
 def markdown(table: Ablation) -> str:

@@ -1,0 +1,103 @@
+"""Effects and verdicts for results that came from elsewhere: no training, no GPU."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.effects import EffectError, Sensitivity, paired, sensitivity
+from harness.analysis.outside import Outside, read_table
+from harness.report.ablation import Ablation, ablation
+
+USUAL = ("baseline", "base", "plain", "none", "control", "vanilla", "resnet")
+"""What a baseline is usually called."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The table of a file's arms, which columns it came from, and what other methods say."""
+
+    table: Ablation
+    source: Outside
+    others: dict[str, Sensitivity]
+
+    def lines(self) -> list[str]:
+        """What stands below the table."""
+        found = [f"columns: arm = {self.source.arm}, seed = {self.source.seed}, metric = {self.source.metric}"]
+        found += self.table.notes(marks=False)
+        for arm, other in self.others.items():
+            low_high = "no bootstrap below ten seeds"
+            if other.bootstrap is not None:
+                low_high = f"bootstrap [{self.table.signed(other.bootstrap[0])}, {self.table.signed(other.bootstrap[1])}]"
+            found.append(
+                f"{arm}: sign-flip p = {other.sign_flip:.3g} (it cannot be below {other.smallest:.3g}), {low_high};"
+                " these decide nothing"
+            )
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The effects as plain numbers."""
+        effects = [row.effect for row in self.table.rows if row.effect is not None]
+        return {
+            "baseline": self.table.baseline,
+            "metric": self.table.metric,
+            "effects": [
+                {
+                    "arm": effect.arm,
+                    "seeds": list(effect.seeds),
+                    "missing": list(effect.missing),
+                    "difference": number(effect.difference),
+                    "interval": [number(effect.low), number(effect.high)],
+                    "p": effect.test.p,
+                    "p_holm": effect.adjusted,
+                    "p_equivalence": effect.equivalent,
+                    "verdict": effect.verdict,
+                    "words": self.table.verdict(effect),
+                    "more_seeds": effect.more if effect.verdict == "undecided" else None,
+                    "correlation": effect.correlation,
+                }
+                for effect in effects
+            ],
+            "notes": self.lines(),
+        }
+
+
+def number(value: float) -> float | None:
+    """JSON knows no infinity and no NaN."""
+    return value if abs(value) < float("inf") else None
+
+
+def audit(
+    file: Path,
+    *,
+    arm: str | None = None,
+    seed: str | None = None,
+    metric: str | None = None,
+    baseline: str | None = None,
+    margin: float | None = None,
+    primary: str | None = None,
+    larger_is_better: bool = True,
+    others: bool = False,
+) -> Audit:
+    """The audit of a CSV file; raises EffectError in one line for what cannot be read or compared."""
+    source = read_table(file, arm, seed, metric)
+    values = source.values
+    if not values:
+        raise EffectError(f"{file} has no rows below its heading; give a row for each arm and seed")
+    known = {name.lower(): name for name in reversed(values)}
+    base = baseline or next((known[name] for name in USUAL if name in known), next(iter(values)))
+    table = ablation(
+        values,
+        base,
+        source.metric,
+        margin=margin,
+        primary=primary,
+        larger_is_better=larger_is_better,
+        comment=f"{file.name}, audited",
+    )
+    told = {}
+    if others:
+        for name in values:
+            shared = paired(values, base, name) if name != base else ()
+            if len(shared) > 1:
+                told[name] = sensitivity([values[name][one] - values[base][one] for one in shared])
+    return Audit(table, source, told)

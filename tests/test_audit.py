@@ -1,0 +1,56 @@
+"""`harness audit`: verdicts for a table that came from elsewhere, in words, JSON and papers' forms."""
+
+import json
+from pathlib import Path
+
+import pytest
+from scipy import stats
+from typer.testing import CliRunner
+
+from harness.cli import app
+
+PLAIN = [0.912, 0.905, 0.921, 0.899, 0.915, 0.908]
+SE = [0.919, 0.915, 0.926, 0.909, 0.921, 0.912]
+RUN = CliRunner()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    rows = [f"{arm},{seed},{value}" for arm, values in (("se", SE), ("plain", PLAIN)) for seed, value in enumerate(values)]
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join(["arm,seed,accuracy", *rows]) + "\n")
+    return path
+
+
+def test_the_baseline_is_found_by_its_name_and_the_verdict_is_told(file: Path) -> None:
+    found = RUN.invoke(app, ["audit", str(file), "--margin", "0.02"])
+    assert found.exit_code == 0 and "baseline" in found.output and "helps" in found.output
+    assert "columns: arm = arm, seed = seed, metric = accuracy" in found.output
+
+
+def test_json_holds_scipys_numbers(file: Path) -> None:
+    found = json.loads(RUN.invoke(app, ["audit", str(file), "--json", "--sensitivity"]).output)
+    expected = stats.ttest_rel(SE, PLAIN)
+    (effect,) = found["effects"]
+    assert found["baseline"] == "plain" and effect["p"] == pytest.approx(expected.pvalue)
+    assert effect["interval"] == pytest.approx(list(expected.confidence_interval(0.95)))
+    assert any("sign-flip p = 0.0312 (it cannot be below 0.0312)" in line for line in found["notes"])
+
+
+def test_a_loss_helps_where_it_is_smaller(file: Path) -> None:
+    found = json.loads(RUN.invoke(app, ["audit", str(file), "--json", "--smaller-is-better"]).output)
+    assert found["effects"][0]["verdict"] == "hurts"
+
+
+@pytest.mark.parametrize(
+    ("form", "words"), [("latex", r"\toprule"), ("markdown", "| arm | seeds |"), ("csv", "arm,seeds,mean")]
+)
+def test_forms_for_papers(file: Path, form: str, words: str) -> None:
+    assert words in RUN.invoke(app, ["audit", str(file), "--as", form]).output
+
+
+def test_one_seed_has_numbers_that_json_can_hold(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("arm,seed,acc\nbase,0,0.9\nse,0,0.91\n")
+    (effect,) = json.loads(RUN.invoke(app, ["audit", str(path), "--json"]).output)["effects"]
+    assert effect["interval"] == [None, None] and effect["verdict"] == "undecided"
