@@ -90,7 +90,7 @@ def radii(network: nn.Module) -> dict[str, tuple[float, ...]]:
     """The learned radii, by stage and block: `2.1` is stage 2, first block; one a head, or one for all heads. In the unit of
     the module that has them.
 
-    A module with a `radius` outside of stages is named by its path. Four digits: a curve has one of these an epoch."""
+    A module with a `radius` outside of stages is named by its path. Five digits: a curve has one of these an epoch."""
     found: dict[str, tuple[float, ...]] = {}
     for path, module in network.named_modules():
         radius = getattr(module, "radius", None)
@@ -98,7 +98,7 @@ def radii(network: nn.Module) -> dict[str, tuple[float, ...]]:
             place, others = _place(path), 1
             while (name := place if others == 1 else f"{place}/{others}") in found:
                 others += 1
-            found[name] = tuple(float(f"{value:.4g}") for value in radius.detach().flatten().tolist())
+            found[name] = tuple(float(f"{value:.5g}") for value in radius.detach().flatten().tolist())
     return found
 
 
