@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.code import add_paths, load, source_hash
-from harness.config import Config, Custom, ExpAtt, Part, Training
+from harness.config import Backbone, Config, Custom, ExpAtt, Part, Training
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
@@ -111,6 +111,11 @@ def user_sources(study: Study) -> dict[str, str]:
 
 def user_code(study: Study) -> set[tuple[type[Part], str]]:
     """The code of the user's that the space names, by the part that names it."""
+    return {(part, target) for part, target in named_code(study) if is_target(target)}
+
+
+def named_code(study: Study) -> set[tuple[type[Part], str]]:
+    """Every name in the space where code of the user's may stand: that of ours and of libraries too."""
     found: set[tuple[type[Part], str]] = set()
 
     def visit(node: Any) -> None:
@@ -118,7 +123,7 @@ def user_code(study: Study) -> set[tuple[type[Part], str]]:
             for field in node.part.code:
                 named = node.fields.get(field)
                 options: Any = named.options if isinstance(named, Choice) else [named]
-                found.update((node.part, option) for option in options if is_target(option))
+                found.update((node.part, option) for option in options if isinstance(option, str))
             visit(list(node.fields.values()))
         elif isinstance(node, Same):
             visit(node.of)
@@ -128,7 +133,7 @@ def user_code(study: Study) -> set[tuple[type[Part], str]]:
             for item in node.values() if isinstance(node, dict) else node:
                 visit(item)
         elif isinstance(node, Part):
-            found.update((type(node), target) for target in node.targets)
+            found.update((type(node), name) for field in node.code if isinstance(name := getattr(node, field), str))
             visit([getattr(node, name) for name in type(node).model_fields])
 
     visit(study.space)
@@ -136,9 +141,10 @@ def user_code(study: Study) -> set[tuple[type[Part], str]]:
 
 
 def counted_modules(study: Study) -> tuple[str, ...]:
-    """The user's attention modules that do not state their MACs."""
+    """The user's attention modules that do not state their MACs, and the models of others."""
     modules = sorted(target for part, target in user_code(study) if part is Custom)
-    return tuple(target for target in modules if not callable(getattr(load(target), "macs", None)))
+    models = sorted(target for part, target in named_code(study) if part is Backbone)
+    return *(target for target in modules if not callable(getattr(load(target), "macs", None))), *models
 
 
 def try_kernels(study: Study) -> None:

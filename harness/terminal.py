@@ -196,7 +196,8 @@ def _grow(tree: Tree, name: str, node: Any) -> None:
     elif isinstance(node, Vary):
         branch = tree.add(Text(f"{prefix}{node.fields.get('label') or node.fields.get('target') or node.part.__name__}"))
         for slot, filling in node.fields.get("at", {}).items():
-            _grow(branch, f"{slot} at {node.fields['slots'].get(slot)}", filling)
+            path = node.fields["slots"].get(slot)
+            _grow(branch, f"{slot} at {' | '.join(path.options) if isinstance(path, Choice) else path}", filling)
         own = {name: field.default for name, field in node.part.model_fields.items()} | node.fields.get("knobs", {})
         for field, value in (node.fields | node.fields.get("knobs", {})).items():
             if _open(value) and field != "knobs":

@@ -362,6 +362,7 @@ def test_a_plan_counts_what_does_not_fit_as_no_network(tmp_path: Path) -> None:
     found = make_plan(study(space), tmp_path, f"sqlite:///{tmp_path}/none.db")
     assert (found.looked_at, found.invalid, found.distinct) == (4, 1, 2)
     assert "takes the place of a convolution" in found.problem
+    assert f"  MACs of {MIXED} counted from the operations it dispatches" in found.lines()
 
 
 def test_a_plan_refuses_a_path_that_names_nothing(tmp_path: Path) -> None:
