@@ -41,6 +41,7 @@ EXAMPLES: list[Network] = [
     VGG(),
     VGG(trunk="attention"),
     VGG(width=0.5),
+    VGG(dropout=0.5),
     VGG(stages=(None, ExpAtt(), None, None, Custom("mylab:Gate", reduction=4))),
     VGG(trunk="attention", head=LTPA(taps=(3, 4, 5), combine="indep", average="probability", label="mine")),
 ]
@@ -83,7 +84,7 @@ def test_widths_that_round_alike_are_one_network() -> None:
         (lambda: WideResNet(dropout=1.0), "WideResNet.dropout = 1.0: input should be less than 1"),
         (lambda: VGG(stages=(None,) * 3), "VGG.stages has 3 slots: each trunk has 5 stages, give one slot each"),
         (lambda: VGG(trunk="attn"), "VGG.trunk = 'attn': input should be 'plain' or 'attention'"),
-        (lambda: VGG(depth=16), "VGG.depth: VGG has no such field (it has label, stages, head, trunk, width)"),
+        (lambda: VGG(depth=16), "VGG.depth: VGG has no such field (it has label, stages, head, trunk, width, dropout)"),
         (lambda: VGG(width=0.05, stages=(ExpAtt(),) + (None,) * 4), "stage 1: ExpAtt.share = 0.1: takes 8 of 3 channels"),
         (lambda: VGG(head=ExpAtt()), "give LTPA(...)"),
         (LTPA, "LTPA.taps is missing: give LTPA(taps=...)"),

@@ -10,7 +10,6 @@ from harness.cost import Shape
 from harness.networks.attention.catalog import attention
 from harness.networks.resnet import convolution, three
 from harness.networks.trunk import TrunkNetwork, grids
-from harness.parts.trunk import Grid
 from harness.parts.vgg import CONVOLUTIONS
 
 
@@ -19,8 +18,9 @@ class VGGNetwork(TrunkNetwork):
 
     def __init__(self, network: VGG, shape: Shape) -> None:
         width = network.outputs[-1]
-        layers = OrderedDict[str, nn.Module](drop1=nn.Dropout(0.5), linear=nn.Linear(width, width))
-        layers |= {"norm": nn.BatchNorm1d(width), "relu": nn.ReLU(inplace=True), "drop2": nn.Dropout(0.5)}
+        rate = 0.5 * network.dropout
+        layers = OrderedDict[str, nn.Module](drop1=nn.Dropout(rate), linear=nn.Linear(width, width))
+        layers |= {"norm": nn.BatchNorm1d(width), "relu": nn.ReLU(inplace=True), "drop2": nn.Dropout(rate)}
         classifier = nn.Sequential(layers | {"classes": nn.Linear(width, shape.classes)})
         stages = vgg_stages(network, shape)
         super().__init__(network, shape.classes, nn.Identity(), stages, vgg_end(network), classifier)
@@ -29,7 +29,7 @@ class VGGNetwork(TrunkNetwork):
 def vgg_stages(network: VGG, shape: Shape) -> Iterator[nn.Sequential]:
     """A pooling where the stage begins with one, its convolutions, and an attention that comes last.
 
-    Dropout stands behind every convolution but a stage's last: 0.3 behind the first, 0.4 behind the others.
+    Dropout stands behind every convolution but a stage's last.
     """
     leaves, inputs = grids(network, shape), shape.channels
     for stage, slot in enumerate(network.stages, start=1):
@@ -38,11 +38,11 @@ def vgg_stages(network: VGG, shape: Shape) -> Iterator[nn.Sequential]:
             layers.add_module("pool", _pool())
         last = CONVOLUTIONS[stage - 1]
         for place in range(1, last):
-            drop = 0.3 if stage == place == 1 else 0.4
-            layers.add_module(str(place), _unit(convolution(inputs, grid.channels, 3, bias=True), grid, drop))
+            drop = network.dropout * (0.3 if stage == place == 1 else 0.4)
+            layers.add_module(str(place), _unit(convolution(inputs, grid.channels, 3, bias=True), grid.channels, drop))
             inputs = grid.channels
         site = Site(grid.channels, *grid)
-        layers.add_module(str(last), _unit(three(slot, site, bias=True), grid))
+        layers.add_module(str(last), _unit(three(slot, site, bias=True), grid.channels))
         if slot is not None and network.standing(slot) == "stage":
             layers.add_module("attention", attention(slot, site))
         yield layers
@@ -50,16 +50,16 @@ def vgg_stages(network: VGG, shape: Shape) -> Iterator[nn.Sequential]:
 
 def vgg_end(network: VGG) -> nn.Sequential:
     """The poolings and convolutions behind the last stage."""
-    layers, grid = nn.Sequential(), Grid(network.outputs[-1], 0, 0)
+    layers, width = nn.Sequential(), network.outputs[-1]
     for place in range(1, network.tail + 1):
         layers.add_module(f"pool{place}", _pool())
-        layers.add_module(str(place), _unit(convolution(grid.channels, grid.channels, 3, bias=True), grid, 0.4))
+        layers.add_module(str(place), _unit(convolution(width, width, 3, bias=True), width, 0.4 * network.dropout))
     layers.add_module("pool", _pool())
     return layers
 
 
-def _unit(layer: nn.Module, grid: Grid, drop: float = 0.0) -> nn.Sequential:
-    layers = OrderedDict[str, nn.Module](conv=layer, norm=nn.BatchNorm2d(grid.channels), relu=nn.ReLU(inplace=True))
+def _unit(layer: nn.Module, channels: int, drop: float = 0.0) -> nn.Sequential:
+    layers = OrderedDict[str, nn.Module](conv=layer, norm=nn.BatchNorm2d(channels), relu=nn.ReLU(inplace=True))
     return nn.Sequential(layers | ({"drop": nn.Dropout(drop)} if drop else {}))
 
 

@@ -34,6 +34,9 @@ class VGG(Trunk):
     kind: Literal["vgg"] = "vgg"
     trunk: Literal["plain", "attention"] = "plain"
     width: Annotated[float, Field(gt=0, le=16)] = 1.0
+    dropout: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Times the published rates: 0.3 behind the first convolution, 0.4 behind all others but a stage's last, 0.5 before
+    linear maps. Narrow networks and short trainings want less."""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,7 +63,7 @@ class VGG(Trunk):
         return self.outputs[stage - 1]
 
     def structure(self) -> dict[str, Any]:
-        return {"trunk": self.trunk, "widths": self.outputs}
+        return {"trunk": self.trunk, "widths": self.outputs, "dropout": self.dropout}
 
     def pieces(self, shape: Shape, counter: Counter | None = None) -> Iterator[tuple[str, Cost, Grid]]:
         grid = Grid(*shape[:3])

@@ -71,6 +71,16 @@ def test_the_trunk_computes_what_its_layers_say(trunk: str, words: str, size: tu
     assert next(norms, None) is None and model(picture).shape == (2, 7)
 
 
+def test_dropout_is_a_share_of_the_published_rates() -> None:
+    def rates(dropout: float) -> list[float]:
+        model = build(VGG(trunk="attention", dropout=dropout), CIFAR, device="meta")
+        return [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
+
+    assert rates(1.0) == [0.3, *[0.4] * 9, 0.5, 0.5]
+    assert rates(0.5) == [0.15, *[0.2] * 9, 0.25, 0.25]
+    assert set(rates(0)) == {0}
+
+
 def test_the_control_is_the_trunk_alone() -> None:
     control, attending = VGG(trunk="attention", width=0.1), VGG(trunk="attention", width=0.1, head=LTPA(taps=(4, 5)))
     first, second = build(control, CIFAR, 3).state_dict(), build(attending, CIFAR, 3).state_dict()
