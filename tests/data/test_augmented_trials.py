@@ -1,12 +1,18 @@
 """A trial with every augmentation on ends with the same bits, run twice or interrupted, its pictures held whole or read."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.config import Config, ResNet, Training
 from harness.cost import network_cost
+from harness.data import sources
 from harness.data.sources import open_data
+from harness.plan import make_plan
+from harness.run import Options, run_study
+from harness.storage.reader import read_studies
+from harness.study import Random, Study
 from harness.trial import Assignment, Report, run_trial
 
 
@@ -60,3 +66,24 @@ def test_interrupted_trials_end_with_the_same_bits(noise: Path, tmp_path: Path, 
     once = trained(tmp_path / "one", noise, training)
     assert once["skipped_images"] == 1
     assert trained(tmp_path / "cut", noise, training, cut_after=1)["weights"] == once["weights"]
+
+
+def test_how_pictures_are_kept_is_settled_with_the_study_and_said(
+    noise: Path, tmp_path: Path, storage: str, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (noise / "train" / "cat" / "00.png").write_bytes(b"")
+    training = Training(dataset="folder", image_size=8, skip_bad_images=True, epochs=1, batch_size=8, precision="fp32")
+    study = make_study(training=training, strategy=Random(trials=1))
+    assert any(line.endswith("8x8, 0.0 MB held decoded") for line in make_plan(study, noise, storage).lines())
+    monkeypatch.setenv("HARNESS_RESIDENT_GB", "0.000001")
+    sources._opened.clear()
+    assert any(line.endswith("8x8, read as they pass (0.0 MB decoded)") for line in make_plan(study, noise, storage).lines())
+    options = Options(storage=storage, backend="local", data=noise, runs=tmp_path / "runs")
+    done = run_study(study, options)
+    assert done.complete == 1 and "skip_bad_images: 1 of 40 left out" in done.notes[0]
+    monkeypatch.delenv("HARNESS_RESIDENT_GB")  # as on a larger machine: it goes on as it was begun
+    sources._opened.clear()
+    (stored,) = read_studies(storage)
+    assert stored.attributes["definition"]["training"]["loading"] == "stream"
+    assert stored.attributes["data"]["streamed"] and stored.attributes["data"]["skipped"] == 1
+    assert run_study(study, options).trained == 0
