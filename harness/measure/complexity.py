@@ -187,7 +187,7 @@ def _hooks(originals: dict[int, nn.Module]) -> dict[type[nn.Module], Hook]:
 
 
 def _foreign(kind: type[nn.Module]) -> bool:
-    """Whether ptflops would miss what a module does outside of layers: the user's, and those of timm that multiply matrices."""
+    """Whether ptflops would miss what is done outside of layers: the user's, and those of timm with matrix products."""
     library = kind.__module__.partition(".")[0]
     products = ("GlobalContext", "NonLocalAttn", "BottleneckAttn", "HaloAttn")
     return kind.__name__ in products if library == "timm" else library not in ("torch", "harness")
