@@ -198,13 +198,13 @@ def _options(given: dict[str, Any]) -> "Options":
     )
 
 
-def seconds(text: str | None) -> float | None:
+def seconds(text: str | None, option: str = "--for") -> float | None:
     """A stretch of time as a user writes it: 90s, 20m, 8h, 2d, or plain seconds."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
     if match is None:
-        raise HarnessError(f"--for {text}: write a number and s, m, h or d, as in 20m or 8h")
+        raise HarnessError(f"{option} {text}: write a number and s, m, h or d, as in 20m or 8h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
@@ -461,19 +461,32 @@ def plan(
     settings: Settings = [],  # noqa: B006
     data: Data = None,
     code: Code = [],  # noqa: B006
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", help="Of a design: what fits into `20m`, `8h`, `10d`.", metavar="TIME")
+    ] = None,
+    concurrency: Concurrency = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a study would do before anything runs: its space as a tree, its size, its exact costs, its trials."""
+    """Show what a study would do before anything runs: its space as a tree, its size, its exact costs, its trials.
+
+    Of a design also its arms, what it can and cannot tell apart, the smallest effect it can show, and its time.
+    """
     from harness.plan import make_plan
     from harness.terminal import space_tree
 
+    limit = seconds(deadline, "--deadline")
     study, data = _named(target, storage, settings, data, code)
     found = make_plan(study, data, storage)
+    fitting: list[str] = []
+    if limit is not None:
+        if found.design is None:
+            raise HarnessError(f"--deadline {deadline}: {study.name} is no design; use `run --for {deadline}`")
+        fitting = list(found.design.fitting(limit, concurrency or 1))
     if as_json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(found.to_json() | ({"deadline": fitting} if fitting else {})))
         return
     console.print(space_tree(f"{study.name}: {study.question}", {"network": study.space, "training": study.training}))
-    for line in found.lines():
+    for line in [*found.lines(), *fitting]:
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -5,21 +5,25 @@ baseline. Choices that a design does not touch stay as they are in it; inside an
 take their first value (a span its middle).
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.config import Config, Network, Part, Scalar
 from harness.errors import ConfigError, SpaceError, StudyError, hint
+from harness.key import canonical
 from harness.report.words import differences
 from harness.space import Domain, Params, Space, Span
 
 MOST_ARMS = 10_000
 """Arms that a design may have."""
+CONTROLS = {"params": "plain, as many params", "macs": "plain, as many MACs", "uniform": "uniform attention"}
+"""Controls that a design may ask for: the names of their networks in the space, which are those of their arms."""
 
 
 class Design(Part):
@@ -29,6 +33,15 @@ class Design(Part):
     """The one arm that is to be decided, by its name in the plan: tested alone, without correction for the others."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """The smallest difference that matters, in the first objective's own unit (0.005 is half a point of accuracy)."""
+    controls: tuple[Literal["params", "macs", "uniform"], ...] = ()
+    """Arms beside those of the design: a plain network of as many params, one of as many MACs, and uniform maps in place of
+    ExpAtt's, each like the full config, else the primary arm, else the arm with the most MACs."""
+
+    @model_validator(mode="after")
+    def _controls_differ(self) -> Self:
+        if len(set(self.controls)) < len(self.controls):
+            raise ConfigError(f"{type(self).__name__}.controls = {self.controls}: name each control once")
+        return self
 
 
 class LeaveOneOut(Design):
@@ -104,9 +117,13 @@ def arms(design: Design, space: Space) -> list[Arm]:
             found.append(Arm("; ".join(map(str, differences(told, space.parameters))), params))
             if len(found) > MOST_ARMS:
                 raise StudyError(f"{type(design).__name__}: more than {MOST_ARMS:,} arms; name fewer axes, or use a search")
-    if len(found) == 1:
+    if len(found) == 1 and not design.controls:
         raise StudyError(f"{type(design).__name__}: nothing differs from {name!r}; give the space more choices around it")
-    names = [arm.name for arm in found]
+    known_networks = space.parameters.get("network", ())
+    for control in map(CONTROLS.__getitem__, design.controls):
+        if isinstance(known_networks, tuple) and control in known_networks:
+            found.append(Arm(control, space.active(start | {"network": control})))
+    names = list(dict.fromkeys([*(arm.name for arm in found), *map(CONTROLS.__getitem__, design.controls)]))
     if design.primary is not None and design.primary not in names[1:]:
         known = ", ".join(map(repr, names[1:6])) + (", ..." if len(names) > 6 else "")
         raise StudyError(
@@ -173,26 +190,45 @@ def off(domain: Domain) -> Scalar:
 def _changes(design: Design, space: Space, start: Params) -> Iterator[Params]:
     """What each arm changes of the baseline, in the order of the space."""
     active = space.active(start)
-    names = [name for name in space.parameters if name in active]
+    domains = {name: _own(design, name, domain) for name, domain in space.parameters.items() if name in active}
     if isinstance(design, LeaveOneOut):
-        for name in names:
-            if (none := off(space.parameters[name])) is not None and active[name] != none:
+        for name, domain in domains.items():
+            if (none := off(domain)) is not None and active[name] != none:
                 yield {name: none}
     elif isinstance(design, AddOneIn):
-        for name in names:
-            if (none := off(space.parameters[name])) is not None and active[name] == none:
-                yield from ({name: value} for value in levels(space.parameters[name], 2) if value != none)
+        for name, domain in domains.items():
+            if (none := off(domain)) is not None and active[name] == none:
+                yield from ({name: value} for value in levels(domain, 2) if value != none)
     elif isinstance(design, OneAtATime):
-        for name in names:
-            for value in levels(space.parameters[name], design.levels):
+        for name, domain in domains.items():
+            for value in levels(domain, design.levels):
                 if not _same(value, active[name]):
                     yield {name: value}
     elif isinstance(design, Factorial):
-        axes = named(design.axes, names, type(design).__name__) if design.axes else names
-        for values in product(*(levels(space.parameters[name], design.levels) for name in axes)):
+        axes = axes_of(design, space)
+        for values in product(*(levels(domains[name], design.levels) for name in axes)):
             yield dict(zip(axes, values))
     else:
-        yield from _fraction(cast(FractionalFactorial, design), space, active, names)
+        yield from _fraction(cast(FractionalFactorial, design), domains, axes_of(design, space))
+
+
+def _own(design: Design, name: str, domain: Domain) -> Domain:
+    """What a design may choose from: the networks of its controls are arms of their own."""
+    if name != "network" or not design.controls or isinstance(domain, Span):
+        return domain
+    return tuple(value for value in domain if value not in CONTROLS.values())
+
+
+def axes_of(design: Design, space: Space) -> list[str]:
+    """The choices that a factorial crosses, by their names in the space; a chosen network's name may be left out.
+
+    Raises StudyError for an axis that the baseline does not have."""
+    active = space.active(_start(design, space))
+    inside = f"{active['network']}." if "network" in active else ""
+    known = {name.removeprefix(inside): name for name in space.parameters if name in active}
+    given: tuple[str, ...] = getattr(design, "axes", ())
+    axes = [axis.removeprefix(inside) for axis in given] or list(known)
+    return [known[axis] for axis in named(axes, list(known), type(design).__name__)]
 
 
 def _same(one: Scalar, other: Scalar) -> bool:
@@ -211,9 +247,8 @@ def named(axes: Sequence[str], known: Sequence[str], design: str) -> list[str]:
     return list(axes)
 
 
-def _fraction(design: FractionalFactorial, space: Space, active: Params, known: list[str]) -> Iterator[Params]:
-    axes = named(design.axes, known, type(design).__name__)
-    two = {axis: levels(space.parameters[axis], 2) for axis in axes}
+def _fraction(design: FractionalFactorial, domains: dict[str, Domain], axes: list[str]) -> Iterator[Params]:
+    two = {axis: levels(domains[axis], 2) for axis in axes}
     for axis, values in two.items():
         if len(values) != 2:
             raise StudyError(
@@ -288,3 +323,52 @@ def aliases(axes: Sequence[str], runs: Sequence[Sequence[int]], order: int = 2) 
             key = max(contrast, tuple(-side for side in contrast))
             groups.setdefault(key, []).append(tuple(axes[axis] for axis in word))
     return [tuple(words) for words in groups.values() if len(words) > 1]
+
+
+# -- the plan as it was before training -------------------------------------------------------------------------------
+
+
+def planned(design: Design, space: Space, seeds: Sequence[int], metric: str, training: Any) -> dict[str, Any]:
+    """What a comparison was to be, in plain JSON: a hash for each arm, seeds, primary comparison, margin, metric, and the
+    recipe as its author wrote it (`training`, plain)."""
+
+    def content(arm: Arm) -> dict[str, Any]:
+        recipe = {name: value for name, value in arm.params.items() if name.startswith("training.")}
+        return {"network": space.config(arm.params).network.model_dump(mode="json"), "training": recipe}
+
+    return {
+        "arms": {arm.name: digest(content(arm)) for arm in arms(design, space)},
+        "seeds": list(seeds),
+        "primary": design.primary,
+        "margin": design.margin,
+        "metric": metric,
+        "training": training,
+    }
+
+
+def digest(content: Any) -> str:
+    """16 hex digits for plain JSON."""
+    return hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two plans, in words."""
+    old, new = before["arms"], now["arms"]
+    groups = {
+        "added": [name for name in new if name not in old],
+        "dropped": [name for name in old if name not in new],
+        "changed": [name for name in new if name in old and new[name] != old[name]],
+    }
+    found = [f"{'arm' if len(names) == 1 else 'arms'} {_few(names)} {how}" for how, names in groups.items() if names]
+    for how, one, other in (("added", now, before), ("dropped", before, now)):
+        if seeds := [seed for seed in one["seeds"] if seed not in other["seeds"]]:
+            found.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {_few(seeds)} {how}")
+    for field in ("primary", "margin", "metric"):
+        if before[field] != now[field]:
+            found.append(f"{field} {before[field]} -> {now[field]}")
+    return found + (["the recipe changed"] if before["training"] != now["training"] else [])
+
+
+def _few(items: Sequence[object], most: int = 6) -> str:
+    shown = ", ".join(map(repr, items[:most]))
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"

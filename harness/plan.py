@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import Config
+from harness.design import Design
 from harness.errors import ConfigError, StudyError
 from harness.execution.keeping import PROMOTABLE
+from harness.forecast import Forecast, forecast
 from harness.key import canonical, identity
 from harness.preflight import checked
 from harness.space import Params, Space
+from harness.storage.tables import is_there
 from harness.study import Search, Study
 
 LOOKED_AT = 2_000
@@ -52,6 +55,8 @@ class Plan:
     """Epochs after which trials may be stopped early."""
     stopping: str = ""
     """Who is stopped early, in words."""
+    design: Forecast | None = None
+    """Of a design: its arms, what it can show, and how long it takes."""
 
     @property
     def weights(self) -> int:
@@ -71,7 +76,9 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         size = None if math.isinf(self.size) else int(self.size)
-        return asdict(self) | {"size": size, "weights_bytes": self.weights, "checkpoint_bytes": self.checkpoint}
+        design = self.design and self.design.to_json()
+        sizes = {"weights_bytes": self.weights, "checkpoint_bytes": self.checkpoint}
+        return asdict(self) | {"size": size, "design": design} | sizes
 
     def lines(self) -> Iterator[str]:
         """The plan in words."""
@@ -107,6 +114,8 @@ class Plan:
         )
         if self.rungs:
             yield f"  and {size_words(self.checkpoint)} each for the best {PROMOTABLE} stopped early, or all with --keep all"
+        if self.design is not None:
+            yield from self.design.lines()
 
 
 def size_words(count: float) -> str:
@@ -145,6 +154,11 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
     epochs = [config.training.epochs for config in found.values()]
     budget = study.strategy.trials if isinstance(study.strategy, Search) else math.inf
     cells = len(found) * len(study.seeds) if complete else space.size * len(study.seeds)
+    design = None
+    if isinstance(study.strategy, Design):
+        past = storage if is_there(storage) else None
+        design = forecast(study, space, price, checks.info.fingerprint, past, checks.asked["training"])
+        cells = design.cells
     return Plan(
         study=study.name,
         size=space.size,
@@ -164,6 +178,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         counted=checks.counted,
         rungs=study.stopping.rungs(max(epochs)) if study.stopping else (),
         stopping=early_stopping(study, max(epochs)) if study.stopping else "",
+        design=design,
     )
 
 

@@ -21,7 +21,7 @@ from harness.key import canonical, network_identity
 from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies
-from harness.storage.tables import database_file
+from harness.storage.tables import is_there
 from harness.strategies.proposers import proposer
 from harness.study import Study, differences
 from harness.weights import weights_source
@@ -69,6 +69,8 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     initial = {init: weights_source(init) for init in sorted(filter(None, values_of(study, "init")))}
     _, info = open_data(pictures, data, decoding)
     notes = info.notes + (() if stored is None else differing(stored, info, sources | initial))
+    if info.shape.classes <= 5 and any(objective.metric == "top5" for objective in study.objectives):
+        raise StudyError(f"Study.objectives: top5 says nothing of {info.shape.classes} classes; use accuracy or loss")
     price = pricing(info.shape)
     if sources:
         try_kernels(study)
@@ -79,8 +81,7 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
 
 def find(storage: str, name: str) -> Stored | None:
     """The study of this name, if the database is there and has it."""
-    file = database_file(storage)
-    if file is not None and not file.exists():
+    if not is_there(storage):
         return None
     return next((stored for stored in read_studies(storage) if stored.name == name), None)
 
@@ -197,6 +198,8 @@ def assert_possible(study: Study, hardware: Hardware) -> None:
     """Raises StudyError where a recipe asks for what the devices of the trials have not."""
     if "tf32" in values_of(study, "precision") and not hardware.tf32:
         raise StudyError("Training.precision = 'tf32': the devices found do not multiply in TF32; use bf16, fp32 or auto")
+    if hardware.device == "cpu" and any(objective.metric == "energy" for objective in study.objectives):
+        raise StudyError("Study.objectives: energy is what a GPU's driver tells, and trials would run on a CPU; use seconds")
     if True in values_of(study, "compile") and not hardware.compiler:
         raise StudyError("Training.compile = True: there is no C++ compiler; install g++, name one by CXX, or use False")
 

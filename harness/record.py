@@ -83,6 +83,8 @@ class Record:
     """The stopped trial that this one goes on with."""
     inherited: int = 0
     """Epochs of its curve that were trained by the stopped trial."""
+    reused: dict[str, Any] | None = None
+    """The finished trial of another study that this row was taken over from: its study, number and commit."""
     started: datetime | None = None
     ended: datetime | None = None
 

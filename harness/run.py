@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.analysis.arms import plan_of
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
+from harness.design import digest
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.hardware import Hardware
@@ -157,7 +159,9 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
     }
     if found.stored is not None:
         return changing
+    plan = plan_of(study, asked["training"])
     return changing | {
+        **({} if plan is None else {"plan": digest(plan), "planned": plan}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": found.info.to_json(),
         "sources": found.sources,

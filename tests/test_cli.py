@@ -282,3 +282,15 @@ def test_plan_shows_the_disk_a_study_takes(harness: Harness, tmp_path: Path) -> 
     write_study(tmp_path / "study.py")
     _, out, _ = harness("plan", "study.py")
     assert "disk: 0.6 MB a running trial, then 0.3 MB each" in out
+
+
+def test_plan_of_a_design_shows_arms_power_and_what_fits(harness: Harness, tmp_path: Path) -> None:
+    write_study(tmp_path / "study.py", strategy="AddOneIn(margin=0.005)", seeds="(0, 1, 2)")
+    code, out, _ = harness("plan", "study.py", "--deadline", "20m")
+    assert code == 0 and "design: 2 arms x 3 seeds = 6 cells, baseline base; margin: 0.5 points; plan " in out
+    assert "smallest effect at 80 % power with 3 seeds, 1 comparison at level 0.05" in out
+    assert "deadline 20 minutes: cannot be planned for" in out and "trials: 6 of 1 epochs" in out
+    assert json.loads(harness("plan", "study.py", "--json")[1])["design"]["cells"] == 6
+    assert harness("plan", "study.py", "--deadline", "soon")[2].startswith("harness: --deadline soon: write a number")
+    write_study(tmp_path / "study.py")
+    assert "--deadline 1h: tiny is no design" in harness("plan", "study.py", "--deadline", "1h")[2]

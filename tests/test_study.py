@@ -10,6 +10,7 @@ from harness.errors import ConfigError, HarnessError, StudyError
 from harness.space import choose, same, span, vary
 from harness.study import (
     EXACT,
+    LATE,
     METRICS,
     STOPPINGS,
     STRATEGIES,
@@ -108,6 +109,12 @@ def test_rungs_are_a_factor_apart_and_before_the_last_epoch():
     assert [SuccessiveHalving(first_rung=5).rungs(epochs) for epochs in (1, 5, 6)] == [(), (), (5,)]
 
 
+@pytest.mark.parametrize("metric", LATE)
+def test_early_stopping_by_what_is_known_at_the_end_is_refused(metric):
+    with pytest.raises(StudyError, match=f"{metric} is known only when a trial has ended"):
+        Study(**FIELDS | {"objectives": (maximize("accuracy"), minimize(metric)), "stopping": Asha()})
+
+
 # -- objectives and constraints
 
 
@@ -166,7 +173,10 @@ REFUSALS = {
     "no seeds": (lambda: study(seeds=()), "Study.seeds = (): give one or more different numbers from 0"),
     "a seed twice": (lambda: study(strategy=Exhaustive(), seeds=(1, 1)), "Study.seeds = (1, 1): give one or more different"),
     "a seed below 0": (lambda: study(seeds=(-1,)), "Study.seeds = (-1,): give one or more different numbers from 0"),
-    "a search with seeds": (lambda: study(seeds=(0, 1)), "a search trains each config with one seed; give one, or use Exh"),
+    "a search with seeds": (
+        lambda: study(seeds=(0, 1)),
+        "a search trains each config with one seed; give one, or use a design",
+    ),
     "no trials": (Evolution, "Evolution.trials is missing: give Evolution(trials=...)"),
     "trials": (lambda: Tpe(trials=0), "Tpe.trials = 0: input should be greater than or equal to 1"),
     "strategy by name": (

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.analysis.front import measured
-from harness.design import Arm, Design, arms
+from harness.design import Arm, Design, arms, planned
 from harness.record import Record
 from harness.report.words import differences
 from harness.space import Params, Space
-from harness.study import Exhaustive, Study
+from harness.study import EXACT, Exhaustive, Study
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,32 @@ class Arms:
 def arms_of(study: Study, space: Space, records: Sequence[Record]) -> Arms | None:
     """The arms of a design, or of an exhaustive study with several seeds; None for a search, which plans none."""
     if isinstance(study.strategy, Design):
-        planned = arms(study.strategy, space)
+        told = arms(study.strategy, space)
     elif isinstance(study.strategy, Exhaustive) and len(study.seeds) > 1:
-        planned = list(_seen(space, records))
+        told = list(_seen(space, records))
     else:
         return None
-    found: dict[str, dict[int, Record]] = {arm.name: {} for arm in planned}
-    by_params = {_frozen(arm.params): arm.name for arm in planned}
+    found: dict[str, dict[int, Record]] = {arm.name: {} for arm in told}
+    by_params = {_frozen(arm.params): arm.name for arm in told}
     for record in sorted(records, key=lambda record: record.number):
         name = by_params.get(_frozen(record.params))
         if name is not None and record.state == "complete":
             found[name].setdefault(record.seed, record)
-    names = tuple(arm.name for arm in planned)
-    return Arms(names, {arm.name: arm.params for arm in planned}, found, study.seeds) if len(names) > 1 else None
+    names = tuple(arm.name for arm in told)
+    return Arms(names, {arm.name: arm.params for arm in told}, found, study.seeds) if len(names) > 1 else None
+
+
+def compared_by(study: Study) -> str:
+    """The metric that arms are compared by: the first objective that has to be trained for, else accuracy."""
+    return next((objective.metric for objective in study.objectives if objective.metric not in EXACT), "accuracy")
+
+
+def plan_of(study: Study, training: Any) -> dict[str, Any] | None:
+    """The plan of a design, which is hashed and stored before training; None for what plans no comparison. `training` is the
+    recipe as its author wrote it, in plain JSON."""
+    if not isinstance(study.strategy, Design):
+        return None
+    return planned(study.strategy, study.open_space(check=False), study.seeds, compared_by(study), training)
 
 
 def _seen(space: Space, records: Iterable[Record]) -> Iterable[Arm]:

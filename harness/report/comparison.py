@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.arms import Arms, arms_of
+from harness.analysis.arms import Arms, arms_of, plan_of
 from harness.analysis.effects import Effect
-from harness.design import Design
+from harness.design import Design, changes
 from harness.report.ablation import Ablation, ablation
 from harness.report.facts import Facts
 from harness.report.words import NOUNS, Unit, counted, listed
@@ -24,6 +24,8 @@ class Comparison:
     table: Ablation
     planned: str
     """The hash of the plan as it was before training; empty for a study that planned no comparison."""
+    later: tuple[str, ...] = ()
+    """What was changed of the plan since."""
 
     @property
     def effects(self) -> list[Effect]:
@@ -46,7 +48,14 @@ def compared(facts: Facts) -> Comparison | None:
         costs=arms.costs(),
         comment=_origin(facts),
     )
-    return Comparison(arms, table, str(facts.attributes.get("plan", "")))
+    return Comparison(arms, table, str(facts.attributes.get("plan", "")), _later(facts))
+
+
+def _later(facts: Facts) -> tuple[str, ...]:
+    """What the study's plan has become since it was stored."""
+    before = facts.attributes.get("planned")
+    now = plan_of(facts.study, facts.attributes.get("asked", {}).get("training"))
+    return tuple(changes(before, now)) if isinstance(before, dict) and now is not None else ()
 
 
 def _origin(facts: Facts) -> str:
@@ -107,6 +116,15 @@ def missing_words(found: Comparison) -> str:
     more = f"; and {len(lacking) - 6} more arms" if len(lacking) > 6 else ""
     rule = "each comparison rests on the seeds that both arms have"
     return f"{counted(cells, 'cell')} of the plan missing: {named}{more}; {rule}."
+
+
+def plan_words(found: Comparison) -> str:
+    """Whether the comparison is the one that was planned before training; empty where none was."""
+    if not found.planned:
+        return ""
+    if not found.later:
+        return f"As planned before training (plan {found.planned})."
+    return f"Not as planned before training (plan {found.planned}): {'; '.join(found.later)}."
 
 
 # -- ink --------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from harness.record import Record
 from harness.report import notes, sentences
 from harness.report.ablation import grid, written
-from harness.report.comparison import Comparison, compared, forest, missing_words, verdicts
+from harness.report.comparison import Comparison, compared, forest, missing_words, plan_words, verdicts
 from harness.report.facts import Facts, gather
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, plain_layout
 from harness.report.tables import front_json, table, trials_csv
@@ -87,7 +87,8 @@ def render(facts: Facts, written: datetime) -> str:
 def _effects(found: Comparison) -> dict[str, Any]:
     """The comparison as the page shows it."""
     head, rows = grid(found.table)
-    told = {"answer": verdicts(found), "missing": missing_words(found), "notes": found.table.notes(marks=False)}
+    notes = [*found.table.notes(marks=False), *filter(None, [plan_words(found)])]
+    told = {"answer": verdicts(found), "missing": missing_words(found), "notes": notes}
     return told | {"head": head, "rows": rows, "baseline": found.arms.baseline, "best": found.table.best}
 
 

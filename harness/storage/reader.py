@@ -154,6 +154,7 @@ def _record(
         replaces=found.get("replaces"),
         promotes=found.get("promotes"),
         inherited=found.get("inherited", 0),
+        reused=found.get("reused"),
         started=started and started.replace(tzinfo=UTC),
         ended=ended and ended.replace(tzinfo=UTC),
     )

@@ -118,6 +118,12 @@ def database_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
+def is_there(url: str) -> bool:
+    """Whether a database may be read: a file that exists, or a server."""
+    file = database_file(url)
+    return file is None or file.exists()
+
+
 def on_network_disk(path: Path, mounts: str | None = None) -> str | None:
     """The type of the network file system the path lies on, if any."""
     if mounts is None:

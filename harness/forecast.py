@@ -1,0 +1,330 @@
+"""What a design will cost and what it can show, before anything is trained.
+
+Costs are exact. Time is that of past trials in the database on the same pictures. The smallest effect is the one that the
+deciding test finds with 80 % power, for the deviation of a paired difference that was seen, or for assumed ones.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from harness.analysis.arms import arms_of, compared_by, plan_of
+from harness.analysis.effects import LEVEL, effects, smallest_effect
+from harness.config import Config
+from harness.design import (
+    Arm,
+    Design,
+    Factorial,
+    FractionalFactorial,
+    aliases,
+    arms,
+    axes_of,
+    digest,
+    fraction,
+)
+from harness.errors import ConfigError
+from harness.execution.ledger import Price
+from harness.key import canonical, network_identity
+from harness.record import Record
+from harness.report.words import choice_title, counted, duration, listed, unit
+from harness.space import Space
+from harness.storage.reader import read_records, read_studies
+from harness.study import Study
+
+ASSUMED = (0.003, 0.005, 0.01)
+"""Deviations of a paired difference of accuracy, where none was seen."""
+SHOWN = 40
+"""Arms that the words list."""
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm with its exact costs, and the seconds of one of its trials where past ones tell."""
+
+    name: str
+    params: int
+    macs: int
+    epochs: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Power:
+    """The smallest effect that is found with 80 % power, given the deviation of a paired difference."""
+
+    deviation: float
+    effect: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A design's arms, what it can tell apart, how small an effect it can show, and how long it takes."""
+
+    arms: tuple[PlannedArm, ...]
+    left_out: tuple[str, ...]
+    """Arms that are no networks of the study: over a constraint."""
+    seeds: tuple[int, ...]
+    metric: str
+    primary: str | None
+    margin: float | None
+    comparisons: int
+    """That share the level: one where a primary comparison is declared."""
+    tells: tuple[str, ...]
+    """Which effects the design can separate, and which it cannot, in words."""
+    aliases: tuple[tuple[str, ...], ...]
+    """Groups of effects of a fraction that are one contrast."""
+    power: tuple[Power, ...]
+    pairs: int
+    """Paired differences behind the deviation; 0 where it is assumed."""
+    pace: str
+    """What the times rest on."""
+    hash: str
+    """Of the plan as it is stored before training."""
+
+    @property
+    def cells(self) -> int:
+        return len(self.arms) * len(self.seeds)
+
+    @property
+    def round(self) -> float | None:
+        """Seconds of all arms with one seed; None where unknown."""
+        known = [arm.seconds for arm in self.arms if arm.seconds is not None]
+        return math.fsum(known) if len(known) == len(self.arms) else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all trials, one after another."""
+        return None if self.round is None else self.round * len(self.seeds)
+
+    def to_json(self) -> dict[str, Any]:
+        power = [asdict(one) | {"effect": one.effect if math.isfinite(one.effect) else None} for one in self.power]
+        return asdict(self) | {"cells": self.cells, "seconds": self.seconds, "power": power}
+
+    def smallest(self, seeds: int) -> tuple[Power, ...]:
+        """The smallest effects with another number of seeds."""
+        return powers([power.deviation for power in self.power], len(self.arms) - 1, seeds, self.comparisons)
+
+    def lines(self) -> Iterator[str]:
+        """The forecast in words."""
+        cells = f"{counted(len(self.arms), 'arm')} x {counted(len(self.seeds), 'seed')} = {counted(self.cells, 'cell')}"
+        primary = f"; primary: {self.primary}" if self.primary else ""
+        margin = f"; margin: {self._difference(self.margin)}" if self.margin else ""
+        yield f"design: {cells}, baseline {self.arms[0].name}{primary}{margin}; plan {self.hash}"
+        width = max(len(arm.name) for arm in self.arms[:SHOWN])
+        for arm in self.arms[:SHOWN]:
+            costs = [_cost("params", arm.params), _cost("macs", arm.macs)]
+            time = [f"{duration(arm.seconds)} a trial"] if arm.seconds is not None else []
+            yield f"  {arm.name.ljust(width)}  {', '.join(costs + time)}"
+        if len(self.arms) > SHOWN:
+            yield f"  and {len(self.arms) - SHOWN} more arms (all of them with --json)"
+        if self.left_out:
+            yield f"  not trained, as they break a constraint: {listed(self.left_out)}"
+        yield from (f"  {words}" for words in self.tells)
+        yield (
+            f"time: {duration(self.seconds)} of trials, one after another ({self.pace})"
+            if self.seconds is not None
+            else (f"time: unknown ({self.pace})")
+        )
+        yield self._power_words()
+
+    def _power_words(self) -> str:
+        tested = f"{counted(self.comparisons, 'comparison')} at level {LEVEL / self.comparisons:.3g}"
+        head = f"smallest effect at 80 % power with {counted(len(self.seeds), 'seed')}, {tested}"
+        if len(self.seeds) < 2:
+            return f"{head}: none, one seed tells no effect from chance"
+        if self.pairs:
+            (found,) = self.power
+            seen = f"{self._difference(found.deviation)}, over {counted(self.pairs, 'pair')}"
+            return f"{head}: {self._difference(found.effect)}, for the deviation of a paired difference seen so far ({seen})"
+        if self.metric != "accuracy":
+            return f"{head}: {self.power[0].effect:.2f} deviations of a paired difference, which was not measured yet"
+        table = (f"{self._difference(one.effect)} if it is {self._difference(one.deviation)}" for one in self.power)
+        return f"{head}, by the deviation of a paired difference (assumed, none was measured yet): {listed(table)}"
+
+    def _difference(self, value: float) -> str:
+        return f"{100 * value:.3g} points" if self.metric == "accuracy" else f"{value:.3g}"
+
+    def fitting(self, deadline: float, at_once: int = 1) -> Iterator[str]:
+        """Which of fewer seeds, epochs or arms fits into so many seconds, so many trials at once."""
+        within, spent = f"deadline {duration(deadline)}", self.seconds
+        if spent is None or self.round is None:
+            yield f"{within}: cannot be planned for, as the time of a trial is unknown; run one: --trials 1"
+            return
+        together = "" if at_once == 1 else f", {at_once} trials at once"
+        if spent <= deadline * at_once:
+            yield f"{within}: fits, {duration(spent / at_once)}{together}"
+            return
+        yield f"{within}: does not fit, {duration(spent / at_once)}{together}; what would:"
+        yield f"  fewer seeds: {self._fewer_seeds(int(deadline * at_once // self.round))}"
+        yield f"  fewer epochs: {self._fewer_epochs(deadline * at_once / spent)}"
+        yield f"  fewer arms: {self._fewer_arms(deadline * at_once / len(self.seeds))}"
+
+    def _fewer_seeds(self, seeds: int) -> str:
+        if seeds < 2:
+            return "not even two of each arm"
+        effect = self._difference if self.metric == "accuracy" or self.pairs else "{:.2f} deviations".format
+        found = listed([effect(one.effect) for one in self.smallest(seeds)], "or")
+        return f"{seeds} of {len(self.seeds)}; smallest effect then {found}"
+
+    def _fewer_epochs(self, share: float) -> str:
+        most = max(arm.epochs for arm in self.arms)
+        epochs = int(most * share)
+        return f"{epochs} of {most}; another recipe, another question" if epochs else "not even one"
+
+    def _fewer_arms(self, seconds: float) -> str:
+        """Leaves the dearest arms out, but for the baseline and the primary one."""
+        kept = list(self.arms)
+        for arm in sorted(self.arms[1:], key=lambda arm: -(arm.seconds or 0)):
+            if math.fsum(other.seconds or 0 for other in kept) > seconds and arm.name != self.primary:
+                kept.remove(arm)
+        if len(kept) < 2 or math.fsum(other.seconds or 0 for other in kept) > seconds:
+            return "not even two"
+        left_out = [arm.name for arm in self.arms if arm not in kept]
+        return f"{len(kept)} of {len(self.arms)}, without {listed(left_out)}"
+
+
+def _cost(metric: str, value: int) -> str:
+    words = unit(metric, [value]).text(value).replace("\N{NO-BREAK SPACE}", " ")
+    return f"{words} {'params' if metric == 'params' else 'MACs'}"
+
+
+def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage: str | None, training: Any) -> Forecast:
+    """What is to be expected of a study of a design; `storage` is a database to learn from, `training` the recipe as its
+    author wrote it."""
+    design = study.strategy
+    assert isinstance(design, Design)
+    found, left_out = _priced(study, arms(design, space), space, price)
+    past = list(_past(storage, fingerprint)) if storage else []
+    clock = Clock([record for _, records in past for record in records])
+    own = [record for name, records in past if name == study.name for record in records]
+    metric = compared_by(study)
+    comparisons = 1 if design.primary else max(len(found) - 1, 1)
+    seen, pairs = deviation_seen(study, space, own, metric)
+    assumed = ASSUMED if metric == "accuracy" else (1.0,)
+    tells, confounded = separation(design, space, len(found))
+    return Forecast(
+        arms=tuple(
+            PlannedArm(arm.name, cost["params"], cost["macs"], config.training.epochs, clock.seconds(config, cost["macs"]))
+            for arm, config, cost in found
+        ),
+        left_out=tuple(left_out),
+        seeds=study.seeds,
+        metric=metric,
+        primary=design.primary,
+        margin=design.margin,
+        comparisons=comparisons,
+        tells=tells,
+        aliases=confounded,
+        power=powers(assumed if seen is None else [seen], len(found) - 1, len(study.seeds), comparisons),
+        pairs=pairs,
+        pace=clock.words([config for _, config, _ in found]),
+        hash=digest(plan_of(study, training)),
+    )
+
+
+def _priced(
+    study: Study, found: Sequence[Arm], space: Space, price: Price
+) -> tuple[list[tuple[Arm, Config, dict[str, int]]], list[str]]:
+    """The arms with their configs and costs, and the names of those that a constraint or the network leaves out."""
+    kept, left_out = [], []
+    for arm in found:
+        try:
+            config = space.config(arm.params)
+            cost = price(config)._asdict()
+        except ConfigError:
+            left_out.append(arm.name)
+            continue
+        if all(constraint.holds(cost) for constraint in study.constraints):
+            kept.append((arm, config, cost))
+        else:
+            left_out.append(arm.name)
+    return kept, left_out
+
+
+# -- what it can show -------------------------------------------------------------------------------------------------
+
+
+def powers(deviations: Sequence[float], others: int, seeds: int, comparisons: int) -> tuple[Power, ...]:
+    """The smallest effect for each deviation; arms beside the baseline (`others`) share one variance where there are two."""
+    df = others * (seeds - 1) if others > 1 else None
+    return tuple(
+        Power(deviation, smallest_effect(deviation, seeds, LEVEL / comparisons, df=df) if seeds > 1 else math.inf)
+        for deviation in deviations
+    )
+
+
+def deviation_seen(study: Study, space: Space, records: Sequence[Record], metric: str) -> tuple[float | None, int]:
+    """The median deviation of a paired difference over the arms of the study so far, and how many pairs it rests on."""
+    seen = arms_of(study, space, records)
+    if seen is None:
+        return None, 0
+    measured = [effect for effect in effects(seen.values(metric), seen.baseline) if effect.test.df >= 1]
+    if not measured:
+        return None, 0
+    deviations = [effect.test.error * math.sqrt(len(effect.seeds)) for effect in measured]
+    return median(deviations), sum(len(effect.seeds) for effect in measured)
+
+
+def separation(design: Design, space: Space, count: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Which effects a design of so many arms can tell apart, in words, and the groups that it cannot."""
+    if isinstance(design, FractionalFactorial):
+        axes = [choice_title(axis) for axis in axes_of(design, space)]
+        runs = fraction(len(axes), design.resolution)
+        groups = tuple(tuple(" x ".join(word) for word in group) for group in aliases(axes, runs))
+        tells = [f"{len(runs)} of {2 ** len(axes)} combinations; cannot separate: {' = '.join(group)}" for group in groups]
+        if count < len(runs):
+            tells.append(f"only {count} of the {len(runs)} runs are networks: effects are not balanced any more")
+        return tuple(tells) or (f"separates main effects and two-way interactions of {listed(axes)}",), groups
+    if isinstance(design, Factorial):
+        axes = [choice_title(axis) for axis in axes_of(design, space)]
+        return (f"separates the effects of {listed(axes)} and all their interactions",), ()
+    return ("separates the effect of each change alone; cannot say how changes act together (Factorial could)",), ()
+
+
+# -- how long it takes ------------------------------------------------------------------------------------------------
+
+
+def _past(storage: str, fingerprint: str) -> Iterator[tuple[str, list[Record]]]:
+    """The records of every study on the same pictures."""
+    for stored in read_studies(storage):
+        if stored.attributes.get("data", {}).get("fingerprint") == fingerprint:
+            yield stored.name, read_records(storage, stored.study_id)
+
+
+class Clock:
+    """Seconds of a trial, by past ones on the same pictures: of the same network where there are some, else by MACs."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        exact: dict[str, list[float]] = {}
+        per_mac: list[float] = []
+        for record in records:
+            if not record.curve or record.reused is not None:
+                continue
+            epoch = math.fsum(point.seconds for point in record.curve) / len(record.curve)
+            exact.setdefault(_same_pace(record.config), []).append(epoch)
+            per_mac.append(epoch / max(record.costs.get("macs", 0), 1))
+        self._exact: Mapping[str, float] = {name: median(found) for name, found in exact.items()}
+        self._per_mac = median(per_mac) if per_mac else None
+        self._trials = len(per_mac)
+
+    def seconds(self, config: Config, macs: int) -> float | None:
+        """Of a whole trial."""
+        epoch = self._exact.get(_same_pace(config))
+        if epoch is None and self._per_mac is not None:
+            epoch = self._per_mac * macs
+        return None if epoch is None else epoch * config.training.epochs
+
+    def words(self, configs: Sequence[Config]) -> str:
+        """What the times rest on."""
+        if not self._trials:
+            return "no past trial in the database on these pictures"
+        known = sum(_same_pace(config) in self._exact for config in configs)
+        scaled = "" if known == len(configs) else f", {len(configs) - known} of {len(configs)} arms scaled by their MACs"
+        return f"by {counted(self._trials, 'past trial')} on these pictures{scaled}"
+
+
+def _same_pace(config: Config) -> str:
+    """What two trials share whose epochs take equally long."""
+    return canonical([network_identity(config.network), config.training.batch_size])
