@@ -14,21 +14,27 @@ from harness.space import Choice, Same, Space, Vary
 EXACT = ("params", "macs")
 """Metrics known before training, in closed form."""
 METRICS = {
-    "accuracy": "share of the validation pictures classified right, after the last epoch",
-    "loss": "mean cross-entropy on the validation pictures, after the last epoch",
+    "accuracy": "share of the validation pictures classified right, after the last epoch (or as Training.select says)",
+    "top5": "share of them with the right class among the first five, where there are more than five",
+    "loss": "mean cross-entropy on the validation pictures, after the last epoch (or as Training.select says)",
     "params": "trainable parameters of the network",
     "macs": "multiply-accumulates of one picture's forward pass",
     "seconds": "wall-clock seconds of the trial",
+    "pictures_per_second": "pictures trained on a second, evaluation and checkpoints apart",
+    "peak_memory": "most bytes held at once: by tensors on a GPU, by the whole process on a CPU",
+    "energy": "joules that the whole GPU took while the trial ran",
 }
 """What objectives and constraints may name."""
-EPOCHWISE = ("accuracy", "loss")
+EPOCHWISE = ("accuracy", "top5", "loss")
 """Metrics that tell after each epoch how well a trial does."""
+LATE = ("pictures_per_second", "peak_memory", "energy")
+"""Metrics that are known when a trial has ended, and not before."""
 
 
 class Objective(Part):
     """A metric and the way it should go."""
 
-    metric: Literal["accuracy", "loss", "params", "macs", "seconds"]
+    metric: Literal["accuracy", "top5", "loss", "params", "macs", "seconds", "pictures_per_second", "peak_memory", "energy"]
     direction: Literal["maximize", "minimize"]
 
     @property
@@ -213,6 +219,11 @@ class Study(Part):
             raise StudyError(
                 f"Study.stopping = {self.stopping!r}: no objective of {metrics} is learned epoch by epoch;"
                 f" leave stopping out, or add {' or '.join(EPOCHWISE)}"
+            )
+        if self.stopping is not None and (late := set(metrics) & set(LATE)):
+            raise StudyError(
+                f"Study.stopping = {self.stopping!r}: {', '.join(sorted(late))} is known only when a trial has ended;"
+                " leave stopping out, or that objective"
             )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")

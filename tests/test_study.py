@@ -112,7 +112,7 @@ def test_rungs_are_a_factor_apart_and_before_the_last_epoch():
 @pytest.mark.parametrize("metric", LATE)
 def test_early_stopping_by_what_is_known_at_the_end_is_refused(metric):
     with pytest.raises(StudyError, match=f"{metric} is known only when a trial has ended"):
-        Study(**FIELDS | {"objectives": (maximize("accuracy"), minimize(metric)), "stopping": Asha()})
+        study(objectives=(maximize("accuracy"), minimize(metric)), stopping=Asha())
 
 
 # -- objectives and constraints
@@ -197,7 +197,7 @@ REFUSALS = {
     ),
     "stopping by costs": (
         lambda: study(stopping=Asha(), objectives=(minimize("params"), minimize("macs"))),
-        "no objective of ['params', 'macs'] is learned epoch by epoch; leave stopping out, or add accuracy or loss",
+        "no objective of ['params', 'macs'] is learned epoch by epoch; leave stopping out, or add accuracy or top5 or loss",
     ),
     "stopping by name": (
         lambda: study(stopping="asha"),

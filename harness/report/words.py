@@ -9,7 +9,10 @@ from harness.config import Scalar
 
 SPACE = "\N{NO-BREAK SPACE}"
 TITLES = {"accuracy": "Accuracy", "loss": "Loss", "params": "Parameters", "macs": "MACs", "seconds": "Time"}
+TITLES |= {"top5": "Top-5", "pictures_per_second": "Pictures", "peak_memory": "Peak memory", "energy": "Energy"}
 NOUNS = {"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"}
+NOUNS |= {"top5": "top-5", "pictures_per_second": "pictures", "peak_memory": "peak memory", "energy": "energy"}
+MEASURED_IN = {"pictures_per_second": "/s", "peak_memory": "B", "energy": "J"}
 KINDS = {
     "se": "SE",
     "ese": "eSE",
@@ -74,14 +77,14 @@ class Unit:
 def unit(metric: str, values: Iterable[float]) -> Unit:
     """One unit for all the values of a metric, so that a column lines up and differences stay visible."""
     top = max((abs(value) for value in values), default=0.0)
-    if metric == "accuracy":
+    if metric in ("accuracy", "top5"):
         return Unit(metric, 100, 2, "%")
     if metric == "loss":
         return Unit(metric, 1, 3, "")
     steps = _HOURS if metric == "seconds" else _MILLIONS
     scale, symbol = next((scale, symbol) for least, scale, symbol in steps if top >= least)
     whole = len(f"{top * scale:.0f}".lstrip("0"))
-    return Unit(metric, scale, min(max(4 - whole, 0), {"": 0, "s": 1}.get(symbol, 3)), symbol)
+    return Unit(metric, scale, min(max(4 - whole, 0), {"": 0, "s": 1}.get(symbol, 3)), symbol + MEASURED_IN.get(metric, ""))
 
 
 _HOURS = ((4 * 3600, 1 / 3600, "h"), (15 * 60, 1 / 60, "min"), (0, 1.0, "s"))

@@ -4,8 +4,8 @@ Every way is a process of its own that waits for its turn; a round gives each a 
 machine does meets them all. Ours is the whole trial (`run_trial`): resident pictures, crops and flips, metrics, checkpoints;
 its evaluation and its checkpoints are told beside. The bare loop has the same network, precision, memory settings and
 optimiser, one batch that is ever the same, and nothing else. The common way is an ImageFolder with PIL transforms in a
-DataLoader of two processes, in fp32. timm's is its loader, optimizer, scheduler and meters, and what its script has as flags:
-bf16 autocast and channels-last.
+DataLoader of two processes, in fp32. timm's is its loader, optimizer, scheduler and meters, with bf16 autocast and
+channels-last, which its script has as flags.
 
     python tests/benchmarks/training.py --data DIR [--rounds 7] [--steps 25] [--compiled]
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import OrderedDict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,11 @@ def theirs(network: torch.nn.Module) -> "OrderedDict[str, Tensor]":
         ("shortcut.norm", "downsample.1"),
     ]
     found = OrderedDict()
-    for name, weight in network.state_dict().items():
-        for ours, other in words:
-            name = name.replace(ours, other)
+    for ours, weight in network.state_dict().items():
+        name = reduce(lambda text, pair: text.replace(*pair), words, ours)
         name = re.sub(r"^stages\.(\d)", r"layer\1", name).replace("branch.", "").replace("head.", "fc.")
-        name = re.sub(r"\.norm(\d)\.", r".bn\1.", name)
-        found[name] = torch.rand_like(weight) if weight.is_floating_point() else weight.clone()
+        value = torch.rand_like(weight) if weight.is_floating_point() else weight.clone()
+        found[re.sub(r"\.norm(\d)\.", r".bn\1.", name)] = value
     return found
 
 
