@@ -76,6 +76,7 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
+    notes += tuple(loading(space, info.shape, init) for init in initial)
     return Checked(study, stored, space, info, sources | initial, price, notes, counted_modules(study))
 
 
@@ -215,6 +216,23 @@ def long_enough(found: Checked, hardware: Hardware, draws: int = 100) -> bool:
             precision = hardware.precision if training.precision == "auto" else training.precision
             worth.append(worth_compiling(hardware, precision, found.price(config).macs, steps, training.batch_size))
     return bool(worth) and all(worth)
+
+
+def loading(space: Space, shape: Shape, init: str) -> str:
+    """What a file of weights has for the first network drawn that begins with it; raises DataError where nothing fits."""
+    from harness.networks.build import build
+    from harness.training.initial import match
+
+    for attempt in range(200):
+        with contextlib.suppress(ConfigError):
+            config = space.config(space.draw(random.Random(attempt)))
+            if config.training.init == init:
+                found = match(build(config.network, shape, device="meta"), init)
+                new = ", ".join(found.new[:4]) + (", ..." if len(found.new) > 4 else "")
+                return f"init {init}: {len(found.weights)} tensors are loaded, {len(found.new)} are new" + (
+                    f" ({new})" if new else ""
+                )
+    return f"init {init}: none of 200 configs drawn begins with it"
 
 
 def rehearse(space: Space, price: Price) -> None:

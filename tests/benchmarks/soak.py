@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,18 @@ def held() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def note(asked: list[float]) -> bool:
+    """Takes the time at each batch, and stops none."""
+    asked.append(time.perf_counter())
+    return False
+
+
 def soak(count: int, folder: Path, limit: int = 20) -> Iterator[tuple[float, float]]:
     """Megabytes held after each trial, and the seconds from its assignment to its first batch."""
     for assignment in islice(trials(folder, limit), count):
         asked: list[float] = []
         began = time.perf_counter()
-        for _ in run_trial(assignment, stop=lambda: bool(asked.append(time.perf_counter()))):
+        for _ in run_trial(assignment, stop=partial(note, asked)):
             pass
         yield held(), asked[0] - began
 
@@ -73,9 +80,8 @@ def main() -> None:
     for number in range(0, given.trials, max(given.trials // 10, 1)):
         print(f"after trial {number}: {found[number][0]:,.0f} MB")
     warm = [seconds for _, seconds in found[len(SLOTS) * len(RECIPES) :] or found]
-    print(
-        f"after the last: {found[-1][0]:,.0f} MB; to the first batch {statistics.median(warm):.3f} s, at most {max(warm):.3f} s"
-    )
+    print(f"after the last: {found[-1][0]:,.0f} MB")
+    print(f"to the first batch: {statistics.median(warm):.3f} s, at most {max(warm):.3f} s")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,8 @@ def test_the_hash_of_the_weights_is_in_the_key_and_in_the_study(tmp_path: Path) 
         torch.save(theirs(build(ResNet(depth=8), Shape(1, 8, 8, 10), seed)), tmp_path / "w.pt")
         url = f"sqlite:///{tmp_path}/{seed}.db"
         study = Study(name="s", space=vary(ResNet, depth=8), training=training(tmp_path / "w.pt"), strategy=Exhaustive())
-        assert run_study(study, Options(storage=url, backend="local")).complete == 1
+        done = run_study(study, Options(storage=url, backend="local"))
+        assert done.complete == 1 and done.notes[0].endswith(f"{tmp_path}/w.pt: 44 tensors are loaded, 0 are new")
         (stored,) = read_studies(url)
         assert stored.attributes["sources"] == {str(tmp_path / "w.pt"): weights.weights_source(str(tmp_path / "w.pt"))}
         (record,) = read_records(url, 1)
