@@ -36,6 +36,8 @@ class Design(Part):
     controls: tuple[Literal["params", "macs", "uniform"], ...] = ()
     """Arms beside those of the design: a plain network of as many params, one of as many MACs, and uniform maps in place of
     ExpAtt's, each like the full config, else the primary arm, else the arm with the most MACs."""
+    within: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """How near a control has to come to what it is matched to, as a share."""
 
     @model_validator(mode="after")
     def _controls_differ(self) -> Self:

@@ -263,8 +263,10 @@ def deviation_seen(study: Study, space: Space, records: Sequence[Record], metric
     measured = [effect for effect in effects(seen.values(metric), seen.baseline) if effect.test.df >= 1]
     if not measured:
         return None, 0
-    deviations = [effect.test.error * math.sqrt(len(effect.seeds)) for effect in measured]
-    return median(deviations), sum(len(effect.seeds) for effect in measured)
+    deviation = median(effect.test.error * math.sqrt(len(effect.seeds)) for effect in measured)
+    if deviation < 1e-12:  # equal but for rounding: too few pictures, or epochs, to tell anything
+        return None, 0
+    return deviation, sum(len(effect.seeds) for effect in measured)
 
 
 def separation(design: Design, space: Space, count: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

@@ -57,6 +57,8 @@ class Plan:
     """Who is stopped early, in words."""
     design: Forecast | None = None
     """Of a design: its arms, what it can show, and how long it takes."""
+    notes: tuple[str, ...] = ()
+    """What is left out, and what differs from when the study was begun."""
 
     @property
     def weights(self) -> int:
@@ -116,6 +118,7 @@ class Plan:
             yield f"  and {size_words(self.checkpoint)} each for the best {PROMOTABLE} stopped early, or all with --keep all"
         if self.design is not None:
             yield from self.design.lines()
+        yield from (f"note: {note}" for note in self.notes)
 
 
 def size_words(count: float) -> str:
@@ -128,7 +131,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
     from harness.report.sentences import early_stopping
 
     checks = checked(study, storage, data)
-    space, price = checks.space, checks.price
+    study, space, price = checks.study, checks.space, checks.price
     found: dict[str, Config] = {}
     costs: dict[str, list[int]] = {"params": [], "macs": []}
     invalid, over, looked_at, problem = 0, 0, 0, ""
@@ -179,6 +182,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         rungs=study.stopping.rungs(max(epochs)) if study.stopping else (),
         stopping=early_stopping(study, max(epochs)) if study.stopping else "",
         design=design,
+        notes=checks.notes,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.code import add_paths, load, source_hash
 from harness.config import Backbone, Config, Custom, ExpAtt, Part, Training
+from harness.control_arms import with_controls
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
@@ -45,12 +46,14 @@ class Checked:
     """What is left out of the data, and what differs from when the study was begun."""
     counted: tuple[str, ...]
     """The user's modules whose MACs are counted from the operations they dispatch, for want of their own word."""
+    written: Study
+    """As its author wrote it."""
 
     @property
     def asked(self) -> dict[str, Any]:
         """The definition as its author wrote it, with what is `auto` left open and the budget of today."""
         if self.stored is None:
-            return self.study.to_json()
+            return self.written.to_json()
         plain = self.study.to_json()
         budget = {name: plain[name] for name in ("question", "strategy")}
         return Study.from_json(self.stored.attributes["asked"]).to_json() | budget
@@ -59,7 +62,7 @@ class Checked:
 def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), decoding: Progress | None = None) -> Checked:
     """The study with all that a run or a plan has to know of it; raises a HarnessError for whatever the user has to mend."""
     add_paths(list(code))
-    stored = find(storage, study.name)
+    stored, written = find(storage, study.name), study
     if stored is not None:
         study = continued(study, stored)
     pictures = pictures_of(study)
@@ -72,12 +75,15 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     if info.shape.classes <= 5 and any(objective.metric == "top5" for objective in study.objectives):
         raise StudyError(f"Study.objectives: top5 says nothing of {info.shape.classes} classes; use accuracy or loss")
     price = pricing(info.shape)
+    if stored is None:
+        study, more = with_controls(study, info.shape, price, _counted)
+        space, notes = study.open_space(), notes + more
     if sources:
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
     notes += tuple(loading(space, info.shape, init) for init in initial)
-    return Checked(study, stored, space, info, sources | initial, price, notes, counted_modules(study))
+    return Checked(study, stored, space, info, sources | initial, price, notes, counted_modules(study), written)
 
 
 def find(storage: str, name: str) -> Stored | None:
