@@ -111,7 +111,9 @@ def backward_too(module: Callable[..., Tensor], inputs: list[Tensor], parameters
         slope = slope.to(memory_format=LAST)
 
     def run() -> None:
-        torch.autograd.grad(module(*given), [*given, *parameters], slope)
+        slopes = torch.autograd.grad(module(*given), [*given, *parameters], slope)
+        for found in slopes[: len(given)]:  # the layer before wants them in its own layout
+            found.contiguous(memory_format=LAST)
 
     return run
 

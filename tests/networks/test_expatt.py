@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.config import ExpAtt, Kernel, ResNet, Site
 from harness.cost import Shape, network_cost
 from harness.networks.attention.expatt import DistanceMap, ExpAttConv2d
-from harness.networks.attention.mixing import _turned, dense_each, dense_one, separable_each, separable_one
+from harness.networks.attention.mixing import _pictures, _planes, dense_each, dense_one, separable_each, separable_one
 from harness.parts.expatt import DENSE
 
 KERNELS: tuple[Kernel, ...] = ("gaussian", "laplacian", "laplacian_l2", "cauchy", "linear", "uniform")
@@ -61,10 +61,15 @@ def test_every_path_is_the_same_sum() -> None:
         torch.testing.assert_close(separable_each(x, rows, columns), each)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(2**13, 8), (8, 2**13), (70, 2**10)])
-def test_turning_in_bf16_moves_numbers_and_nothing_else(rows: int, columns: int) -> None:
-    x = torch.randn(2, rows, columns, generator=torch.Generator().manual_seed(1)).bfloat16()
-    assert torch.equal(_turned(x), x.mT) and _turned(x).is_contiguous()
+@pytest.mark.parametrize(("batch", "channels", "side"), [(16, 8, 28), (2, 70, 24), (1, 8, 6)])
+def test_turning_in_bf16_moves_numbers_and_nothing_else(batch: int, channels: int, side: int) -> None:
+    x = values(side, side, channels, batch).bfloat16().to(memory_format=torch.channels_last).requires_grad_()
+    planes = _planes(x)
+    assert torch.equal(planes, x.transpose(0, 1).flatten(1)) and torch.equal(_pictures(planes, x), x)
+    (slope,) = torch.autograd.grad(_pictures(2 * planes, x), x, x.detach())
+    assert torch.equal(slope, 2 * x) and slope.is_contiguous(memory_format=torch.channels_last)
+    one = torch.eye(side, dtype=x.dtype)[None]
+    assert torch.equal(separable_one(x, one, one), x)
 
 
 def test_what_leaves_is_channels_last_as_what_comes() -> None:

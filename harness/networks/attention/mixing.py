@@ -5,6 +5,8 @@ type: one for all channels (`one`), or one for each of as many equal groups of c
 of a map over rows and a map over columns, (maps, height, height) and (maps, width, width). What is fastest was measured.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,9 +37,9 @@ def separable_one(values: Tensor, over_rows: Tensor, over_columns: Tensor) -> Te
         along = torch.bmm(over_rows.expand(batch, -1, -1), pictures).view(batch * height, width, channels)
         mixed = torch.bmm(over_columns.expand(batch * height, -1, -1), along)
     else:
-        along = torch.bmm(pictures.mT, over_rows.mT.expand(batch, -1, -1)).view(batch, width, channels * height)
-        mixed = torch.bmm(along.mT, over_columns.mT.expand(batch, -1, -1)).view(batch, channels, height * width)
-        mixed = _turned(mixed)
+        along = turning_product(pictures, over_rows).view(batch, width, channels * height)
+        mixed = turning_product(along, over_columns).view(batch, channels, height * width)
+        mixed = turning_product(mixed, _identity(channels, mixed)) if _copies_slowly(mixed) else mixed.mT.contiguous()
     return mixed.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -49,26 +51,58 @@ def separable_each(values: Tensor, over_rows: Tensor, over_columns: Tensor) -> T
     return _pictures(torch.bmm(rows, along), values)
 
 
+def turning_product(matrices: Tensor, weights: Tensor) -> Tensor:
+    """weights @ matrix of every matrix, turned: (batch, n, m) by (1, n, n) to (batch, m, n), contiguous."""
+    if torch.compiler.is_compiling():
+        return torch.bmm(matrices.mT, weights.mT.expand(len(matrices), -1, -1))
+    turned: Tensor = _TurningProduct.apply(matrices, weights)
+    return turned
+
+
+class _TurningProduct(torch.autograd.Function):
+    """Its gradients have the layout of what they are the gradients of; autograd's own would have to be copied for it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrices: Tensor, weights: Tensor) -> Tensor:
+        return torch.bmm(matrices.mT, weights.mT.expand(len(matrices), -1, -1))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        matrices, weights = ctx.saved_tensors
+        first = torch.bmm(weights.mT.expand(len(matrices), -1, -1), slope.mT) if ctx.needs_input_grad[0] else None
+        return first, torch.bmm(slope.mT, matrices.mT).sum(0, keepdim=True) if ctx.needs_input_grad[1] else None
+
+
 def _planes(values: Tensor) -> Tensor:
-    """(batch, channels, height, width) with channels outermost, contiguous."""
-    return _turned(values.permute(0, 2, 3, 1).reshape(1, -1, values.shape[1]))
+    """(batch, channels, height, width) with channels outermost, (channels, batch * height * width), contiguous."""
+    positions = values.permute(0, 2, 3, 1).reshape(-1, values.shape[1])
+    if _copies_slowly(positions):
+        return torch.mm(_identity(values.shape[1], positions)[0], positions.mT)
+    return positions.mT.contiguous()
 
 
 def _pictures(planes: Tensor, like: Tensor) -> Tensor:
     """What `_planes` did, undone."""
     batch, channels, height, width = like.shape
-    return _turned(planes.view(1, channels, -1)).view(batch, height, width, channels).permute(0, 3, 1, 2)
+    planes = planes.view(channels, -1)
+    positions = planes.mT @ _identity(channels, planes)[0] if _copies_slowly(planes) else planes.mT.contiguous()
+    return positions.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _turned(matrices: Tensor) -> Tensor:
-    """(batch, rows, columns) to (batch, columns, rows), contiguous.
+def _copies_slowly(matrices: Tensor) -> bool:
+    """Whether a product with the identity turns matrices in a third of a copy's time, as in bf16 on a CPU.
 
-    On a CPU in bf16 a product with the identity moves large matrices in a third of a copy's time. It calculates nothing:
-    each number is itself times one plus zeros, exact, and no MAC of the map.
+    It calculates nothing: each number is itself times one plus zeros, exact, and no MAC of the map.
     """
-    rows, columns = matrices.shape[1:]
-    slow_copy = matrices.device.type == "cpu" and matrices.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
-    if not slow_copy or min(rows, columns) > 64 or matrices.numel() < 2**16:
-        return matrices.mT.contiguous()
-    identity = torch.eye(min(rows, columns), dtype=matrices.dtype).expand(len(matrices), -1, -1)
-    return torch.bmm(identity, matrices.mT) if columns < rows else torch.bmm(matrices.mT, identity)
+    large = matrices.numel() >= 2**16 and min(matrices.shape[-2:]) <= 64
+    return large and matrices.dtype == torch.bfloat16 and matrices.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _identity(side: int, like: Tensor) -> Tensor:
+    return torch.eye(side, dtype=like.dtype, device=like.device)[None]
