@@ -25,6 +25,8 @@ from pathlib import Path
 
 import saboteur
 
+from harness.execution.keeping import PROMOTABLE
+
 FAKES = '''
 """Trials of no time: a made-up accuracy, one line in a log for each epoch, and what FAKE_FAULT asks to go wrong."""
 import hashlib, os, time
@@ -55,6 +57,7 @@ STUDY = Study(
     space=SPACE,
     training={training},
     strategy={strategy},
+    stopping={stopping},
     objectives={objectives},
     trial={trial!r},
 )
@@ -76,11 +79,17 @@ ONE = '(maximize("accuracy"),)'
 THREE = '(maximize("accuracy"), minimize("params"), minimize("macs"))'
 
 
-def searched(strategy: str, objectives: str = THREE, epochs: int = 3) -> str:
+def searched(strategy: str, objectives: str = THREE, epochs: int = 3, stopping: str | None = None) -> str:
     """A study of fake trials with six parameters."""
     training = f"vary(Training, epochs={epochs}, lr=span(0.01, 0.2, log=True))"
     return STUDY.format(
-        name="fake", space=SEARCHED, training=training, strategy=strategy, objectives=objectives, trial="fakes:run"
+        name="fake",
+        space=SEARCHED,
+        training=training,
+        strategy=strategy,
+        stopping=stopping,
+        objectives=objectives,
+        trial="fakes:run",
     )
 
 
@@ -88,15 +97,27 @@ def listed(objectives: str = THREE) -> str:
     """72 cells of fake trials with six parameters."""
     training = "vary(Training, epochs=3, lr=choose(0.1))"
     return STUDY.format(
-        name="fake", space=LISTED, training=training, strategy="Exhaustive()", objectives=objectives, trial="fakes:run"
+        name="fake",
+        space=LISTED,
+        training=training,
+        strategy="Exhaustive()",
+        stopping=None,
+        objectives=objectives,
+        trial="fakes:run",
     )
 
 
-def real(trials: int, epochs: int = 3, limit: int = 200) -> str:
+def real(trials: int, epochs: int = 3, limit: int = 200, stopping: str | None = None) -> str:
     """Small networks on real digits, the same cells whenever it is run."""
     training = f'Training(epochs={epochs}, limit={limit}, batch_size=32, precision="fp32")'
     return STUDY.format(
-        name="real", space=REAL, training=training, strategy=f"Random(trials={trials})", objectives=THREE, trial=None
+        name="real",
+        space=REAL,
+        training=training,
+        strategy=f"Random(trials={trials})",
+        stopping=stopping,
+        objectives=THREE,
+        trial=None,
     )
 
 
@@ -108,6 +129,8 @@ class Tally:
     caused: int = 0
     planned: int = 0
     finished: int = 0
+    stopped: int = 0
+    """Early, of the finished ones."""
     lost: int = 0
     duplicated: int = 0
     retrained: int | None = 0
@@ -227,6 +250,17 @@ class Lab:
         """A driver with two workers of Ray, unless the options say another number."""
         return self.start("--concurrency", "2", *options, verb=verb, fresh=True, **environment)
 
+    def strike(self, plan: str, *options: str) -> int:
+        """A driver that dies as planned."""
+        driver = self.local(*options, SABOTAGE=plan)
+        assert driver.wait() == -signal.SIGKILL, f"{plan}: {driver.printed}"
+        return 1
+
+    def run_to_the_end(self, *options: str) -> None:
+        """A driver that nobody disturbs."""
+        driver = self.local(*options)
+        assert driver.wait() == 0, driver.printed
+
     @property
     def name(self) -> str:
         found = re.search(r'name="(.+)"', self.study)
@@ -265,14 +299,15 @@ class Lab:
         found = self.select(
             "SELECT k.value_json, json_extract(p.value_json, '$.weights') FROM trials t"
             " JOIN trial_user_attributes k ON k.trial_id = t.trial_id AND k.key = 'key'"
-            " JOIN trial_user_attributes p ON p.trial_id = t.trial_id AND p.key = 'provenance'"
+            " JOIN trial_user_attributes p ON p.trial_id = t.trial_id AND p.key = 'provenance' WHERE t.state = 'COMPLETE'"
         )
         return dict(found)
 
     # what must hold
 
     def assert_whole(self, planned: int, *, caused: int, failed: int = 0) -> None:
-        """What is promised of a study that was run to its end, after so many faults; adds to the table."""
+        """What is promised of a study that was run to its end, after so many faults; adds to the table. Where trials are
+        stopped early, some were, and each of them as whole as a complete one."""
         rows = self.select(
             "SELECT t.number, t.state, a.value_json FROM trials t"
             " LEFT JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = 'key' ORDER BY t.number"
@@ -284,17 +319,37 @@ class Lab:
         tally.caused += caused
         tally.planned += planned
         tally.finished += finished
+        tally.stopped += states["PRUNED"]
         tally.lost += max(0, planned - finished)
         tally.duplicated += keys.total() - len(keys)
         counted = self.retrained
         tally.retrained = None if tally.retrained is None or counted is None else tally.retrained + counted
         printed = self.drivers[-1].printed
-        assert states == Counter({"COMPLETE": planned - failed} | ({"FAIL": failed} if failed else {})), printed
+        stopped = states.pop("PRUNED", 0)
+        assert (stopped > 0) == ("stopping=None" not in self.study), printed
+        assert states == Counter({"COMPLETE": planned - failed - stopped} | ({"FAIL": failed} if failed else {})), printed
         assert None not in keys and max(keys.values(), default=1) == 1, "a key is COMPLETE twice"
         assert [number for number, _, _ in rows] == list(range(planned)), "numbers have a gap"
+        early = self.assert_stops()
         left = [path for pattern in ("last-*", "*.part") for path in self.folder.rglob(pattern)]
-        assert not left, f"checkpoints are left: {left}"
+        assert {path.parent.name for path in left} <= early, f"checkpoints are left: {left}"
+        assert not any(path.suffix == ".part" for path in left) and len(left) <= PROMOTABLE, f"more are left: {left}"
         self.assert_nothing_left()
+
+    def assert_stops(self) -> set[str]:
+        """Rows that were stopped early end at a rung, say why, and have no values; their numbers."""
+        rows = self.select(
+            "SELECT t.number, r.value_json, json_array_length(c.value_json), count(v.value) FROM trials t"
+            " LEFT JOIN trial_user_attributes r ON r.trial_id = t.trial_id AND r.key = 'reason'"
+            " LEFT JOIN trial_user_attributes c ON c.trial_id = t.trial_id AND c.key = 'curve'"
+            " LEFT JOIN trial_values v ON v.trial_id = t.trial_id WHERE t.state = 'PRUNED' GROUP BY t.number"
+        )
+        for number, reason, epochs, values in rows:
+            assert reason.startswith(f'"stopped early at epoch {epochs}: ') and epochs in (1, 3) and values == 0, (
+                number,
+                reason,
+            )
+        return {str(number) for number, *_ in rows}
 
     @property
     def retrained(self) -> int | None:

@@ -34,13 +34,14 @@ def locked(database: Path, seconds: float) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("backend", "seconds"),
     [
-        ("local", 2),
+        ("local", 1.5),
         pytest.param("local", 62, marks=pytest.mark.faults_long),
         pytest.param("ray", 62, marks=pytest.mark.faults_long),
     ],
 )
 def test_a_locked_database_costs_time(make_lab: MakeLab, backend: str, seconds: float) -> None:
-    lab = make_lab(searched("Evolution(trials=30, population=4)"), f"database locked for {seconds} s ({backend})")
+    planned = 30 if seconds > 10 else 12
+    lab = make_lab(searched(f"Evolution(trials={planned}, population=4)"), f"database locked for {seconds} s ({backend})")
     driver = (lab.on_ray if backend == "ray" else lab.local)(FAKE_PAUSE=0.02)
     lab.wait_for_rows(driver, 2)
     with locked(lab.database, seconds):
@@ -48,7 +49,7 @@ def test_a_locked_database_costs_time(make_lab: MakeLab, backend: str, seconds: 
         time.sleep(1)
         assert lab.states == before and driver.code is None, driver.printed
     assert driver.wait() == 0, driver.printed
-    lab.assert_whole(30, caused=1)
+    lab.assert_whole(planned, caused=1)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
-"""A driver killed in the middle of a study, on Ray, with real trials and a module of the user's: the rows are whole."""
+"""A driver killed in the middle of a study, on Ray, with fake trials and with real ones and a module of the user's."""
 
 from collections.abc import Callable
 
 import optuna
 import pytest
-from lab import Lab
+from lab import THREE, Lab, searched
 
 STUDY = """
 from harness.config import Custom, ExpAtt, ResNet, Training
@@ -40,7 +40,20 @@ class Gate(nn.Module):
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.faults_long)])
+def test_killed_on_ray_where_some_are_stopped_early(make_lab: Callable[[str, str], Lab]) -> None:
+    study = searched("Evolution(trials=24, population=4)", THREE, 5, "SuccessiveHalving(quorum=4)")
+    lab = make_lab(study, "kill -9 on Ray, early stops")
+    driver = lab.on_ray(FAKE_PAUSE=0.05)
+    lab.wait_for(driver, lambda: lab.states["PRUNED"] > 1)
+    assert driver.shoot()
+    (lab.folder / "studies" / "study.py").unlink()  # the database is enough
+    driver = lab.local(verb="resume")
+    assert driver.wait() == 0 and "24 of 24 in all" in driver.printed, driver.printed
+    lab.assert_whole(24, caused=1)
+
+
+@pytest.mark.faults_long
+@pytest.mark.parametrize("kills", [1, 2])
 def test_killed_and_gone_on_by_file_and_by_name(make_lab: Callable[[str, str], Lab], kills: int) -> None:
     lab = make_lab(STUDY, "kill -9 on Ray (real trials, a user's module)")
     module = lab.folder / "studies" / "lab"

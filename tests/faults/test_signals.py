@@ -9,7 +9,9 @@ from lab import Driver, Lab, real, searched
 
 MakeLab = Callable[[str, str], Lab]
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143, "SIGUSR1": 143, "SIGUSR2": 143}
-backends = pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=pytest.mark.faults_long)])
+OTHERS = ("SIGTERM", "SIGHUP", "SIGUSR2")
+long = pytest.mark.faults_long
+backends = pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=long)])
 PLANNED = 12
 
 
@@ -26,7 +28,7 @@ def assert_goes_on(lab: Lab, driver: Driver, planned: int = PLANNED) -> None:
 
 
 @backends
-@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1", *(pytest.param(name, marks=long) for name in OTHERS)])
 def test_a_signal_ends_cleanly_and_says_how_to_go_on(make_lab: MakeLab, backend: str, name: str) -> None:
     lab = make_lab(searched(f"Evolution(trials={PLANNED}, population=4)"), f"{name} ({backend})")
     driver = begin(lab, backend, FAKE_PAUSE=0.1)
@@ -37,7 +39,7 @@ def test_a_signal_ends_cleanly_and_says_how_to_go_on(make_lab: MakeLab, backend:
 
 
 @backends
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=long)])
 def test_a_second_signal_leaves_at_once(make_lab: MakeLab, backend: str, name: str) -> None:
     """Also from the middle of an epoch that would take minutes."""
     lab = make_lab(searched("Random(trials=3)"), f"{name} twice ({backend})")
@@ -67,7 +69,7 @@ def test_asked_to_stop_from_elsewhere(make_lab: MakeLab, backend: str) -> None:
     assert_goes_on(lab, driver)
 
 
-@pytest.mark.faults_long
+@long
 def test_signals_during_real_trials_on_ray(make_lab: MakeLab) -> None:
     lab = make_lab(real(trials=6), "SIGTERM, SIGUSR1 (real trials on Ray)")
     for name in ("SIGTERM", "SIGUSR1"):
