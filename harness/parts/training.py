@@ -84,7 +84,7 @@ class Training(Part):
     cutmix: Annotated[float, Field(ge=0), Neutral(0.0)] = 0.0
     """The same for a box of one picture put into another (arXiv 1905.04899); with both, a toss for each picture."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    """auto: bf16 autocast where the device has matrix units for it, else fp32; channels-last in any case. tf32 is fp32 with
+    """auto: bf16 autocast where the device multiplies in it, else fp32; channels-last in any case. tf32 is fp32 with
     products of 10 bits, on GPUs that have it."""
     compile: Annotated[Literal["auto"] | bool, Neutral("auto"), Neutral(False)] = "auto"
     """Whether the network is compiled for training (`torch.compile`); auto: where the shortest trial of the study is long

@@ -23,11 +23,12 @@ def hardware() -> Hardware:
 
 
 def best_precision() -> str:
-    """bf16 where the device has matrix units for it, else fp32."""
+    """bf16 where the device multiplies in it, else fp32: GPUs, and CPUs with AMX or AVX-512 (1.3 to 1.5 times fp32)."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     listing = Path("/proc/cpuinfo")
-    return "bf16" if listing.exists() and " amx_bf16" in listing.read_text() else "fp32"
+    able = listing.exists() and not {"amx_bf16", "avx512_bf16"}.isdisjoint(listing.read_text().split())
+    return "bf16" if able else "fp32"
 
 
 def has_tf32() -> bool:

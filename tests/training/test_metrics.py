@@ -70,7 +70,7 @@ def test_units(metric: str, value: float, text: str) -> None:
 def test_only_long_trials_are_compiled() -> None:
     """A ResNet-20 (41 million MACs) at 45,000 pictures an epoch, 351 steps: 40 minutes on a core are 43 epochs."""
     cpu: Any = Hardware("cpu", "bf16", False, True)
-    assert not worth_compiling(cpu, "bf16", 40_800_000, 20 * 351, 128)
+    assert not worth_compiling(cpu, "bf16", 40_800_000, 40 * 351, 128)
     assert worth_compiling(cpu, "bf16", 40_800_000, 60 * 351, 128)
     assert not worth_compiling(cpu._replace(compiler=False), "bf16", 40_800_000, 60 * 351, 128)
-    assert worth_compiling(cpu, "fp32", 40_800_000, 30 * 351, 128), "the slower the trial, the sooner"
+    assert worth_compiling(cpu, "fp32", 40_800_000, 40 * 351, 128), "the slower the trial, the sooner"
