@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from harness.errors import CodeError, ConfigError
 from harness.key import trial_key
 from harness.networks.attention.expatt import DistanceMap
 from harness.networks.attention.kernels import KERNELS, axis_maps, dense_map, kernel_named
+from harness.preflight import checked
+from harness.space import choose, vary
+from harness.study import Study
 
 FACTORISE: list[Kernel] = ["gaussian", "laplacian"]
 sides, radii = st.integers(1, 6), st.floats(0.05, 50)
@@ -178,3 +182,14 @@ def test_the_source_of_ones_own_kernel_is_in_the_key() -> None:
     assert key("own_kernels:cosine", "s") != key("own_kernels:cosine", "t")
     assert key("own_kernels:cosine", "s") != key("own_kernels:hats", "s")
     assert key("gaussian", "s") == key("gaussian", "t")
+
+
+def test_a_study_finds_a_bad_kernel_before_it_runs(make_study: Callable[..., Study], storage: str) -> None:
+    def study(*kernels: str) -> Study:
+        slot = vary(ExpAtt, kernel=choose("gaussian", *(f"own_kernels:{name}" for name in kernels)))
+        return make_study(space=vary(ResNet, depth=8, stages=(None, None, slot)))
+
+    found = checked(study("cosine", "hats"), storage, Path())
+    assert set(found.sources) == {"own_kernels:cosine", "own_kernels:hats"}
+    with pytest.raises(CodeError, match="own_kernels:negative: weights must not be negative"):
+        checked(study("cosine", "negative"), storage, Path())
