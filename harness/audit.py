@@ -23,7 +23,7 @@ class Audit:
     def lines(self) -> list[str]:
         """What stands below the table."""
         found = [f"columns: arm = {self.source.arm}, seed = {self.source.seed}, metric = {self.source.metric}"]
-        found += self.table.notes(marks=False)
+        found += self.table.notes()
         for arm, other in self.others.items():
             low_high = "no bootstrap below ten seeds"
             if other.bootstrap is not None:

@@ -607,7 +607,8 @@ def audit(
 ) -> None:
     """Judge results that came from elsewhere: effects, intervals, verdicts, seeds still needed. Trains nothing."""
     from harness.audit import audit as audited
-    from harness.report.ablation import drawn, written
+    from harness.report.ablation import sheet, written
+    from harness.report.sheet import drawn
 
     found = audited(
         file,
@@ -625,7 +626,7 @@ def audit(
     elif form is not None:
         print(written(found.table, form), end="")
     else:
-        console.print(drawn(found.table, console.width))
+        console.print(drawn(sheet(found.table), console.width))
         for line in found.lines():
             console.print(line, style="dim", markup=False)
 
@@ -634,29 +635,50 @@ def audit(
 def export(
     name: Annotated[str, typer.Argument(help="The study's name in the database.")],
     form: Form = None,
+    check: Annotated[
+        Path | None,
+        typer.Option("--check", help="Recompute the study's tables in a LaTeX or Markdown source.", metavar="FILE"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write into a file instead.", metavar="FILE")] = None,
     storage: Storage = DATABASE,
 ) -> None:
-    """Print the ablation table of a study, for a paper, a README or a program; without --as, for the terminal."""
-    from harness.report.ablation import drawn, written
-    from harness.report.comparison import compared
-    from harness.report.facts import gather
-    from harness.storage.reader import read_records, read_studies
-    from harness.study import Study
+    """Print the table of a study, for a paper, a README or a program; without --as, for the terminal.
 
-    stored = read_studies(storage, name)[0]
-    study = Study.from_json(stored.attributes["definition"])
-    found = compared(gather(study, stored.attributes, read_records(storage, stored.study_id)))
-    if found is None:
-        raise HarnessError(
-            f"study {name!r} compares nothing yet: a table needs a design (or Exhaustive() with several seeds) with complete"
-            f" trials of its baseline and of another arm; `harness report {name}` shows its front"
-        )
-    if form is not None:
-        print(written(found.table, form), end="")
-    else:
-        console.print(drawn(found.table, console.width))
-        for line in found.table.notes(marks=False):
+    A design's is its ablation table, a search's its front. With --check, name each cell of a paper that no longer agrees
+    (exit code 1 when any does not)."""
+    from harness.export import checked, opened, table_of, text_of
+    from harness.report.sheet import drawn
+
+    facts = opened(name, storage)
+    if check is not None:
+        found = checked(facts, check)
+        for line in found.lines(str(check)):
+            print(line)
+        sys.exit(1 if found.wrong else 0)
+    if form is None and out is None:
+        table = table_of(facts)
+        console.print(drawn(table, console.width))
+        for line in table.notes:
             console.print(line, style="dim", markup=False)
+        return
+    text = text_of(facts, form or ENDINGS.get(out.suffix if out else "", "latex"))
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+
+
+ENDINGS: dict[str, Literal["latex", "markdown", "csv"]] = {".md": "markdown", ".csv": "csv"}
+"""Forms by the ending of a file; any other is LaTeX."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole and says where; a folder that is not there is one line."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be written ({error.strerror}); name a file in a folder that is there") from None
+    console.print(f"wrote {path}", markup=False)
 
 
 @app.command()

@@ -208,7 +208,8 @@ def _pooled(values: Values, baseline: str, arms: Sequence[str]) -> dict[str, Tes
     residuals = table - rows - table.mean(axis=0) + table.mean()
     df = (len(table) - 1) * (len(seeds) - 1)
     variance = float((residuals**2).sum()) / df
-    if variance == 0 or (len(seeds) > 2 and levene(*residuals, center="median").pvalue < SHARED_VARIANCE):
+    rounding = np.abs(residuals).max() <= 1e-12 * np.abs(table).max()
+    if rounding or (len(seeds) > 2 and levene(*residuals, center="median").pvalue < SHARED_VARIANCE):
         return {}
     error = math.sqrt(2 * variance / len(seeds))
     return {arm: Test(float(row[0] - rows[0, 0]), error, df) for arm, row in zip(arms, rows[1:])}

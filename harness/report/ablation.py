@@ -3,23 +3,23 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from harness.analysis.effects import LEVEL, Effect, Values, effects
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
+from harness.report.words import Unit, unit
 
 Form = Literal["latex", "markdown", "csv"]
-MARKS: dict[str, tuple[str, str, str]] = {
-    "helps": ("*", r"$^{*}$", "differs from the baseline (familywise level 0.05)"),
-    "hurts": ("*", r"$^{*}$", "differs from the baseline (familywise level 0.05)"),
-    "no difference": ("=", r"$^{=}$", "no difference larger than the margin (familywise level 0.05)"),
+MARKS: dict[str, tuple[str, str]] = {
+    "helps": ("*", "differs from the baseline (familywise level 0.05)"),
+    "hurts": ("*", "differs from the baseline (familywise level 0.05)"),
+    "no difference": ("=", "no difference larger than the margin (familywise level 0.05)"),
 }
-"""Of a verdict: as text, in LaTeX, and what it says."""
+"""The mark of a verdict, and what it says."""
+COSTS = ("params", "macs")
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,16 @@ class Ablation:
         best = (max if self.larger_is_better else min)(known, key=lambda row: row.mean, default=None)
         return best.arm if best else ""
 
-    def notes(self, *, marks: bool = True) -> list[str]:
-        """What the table rests on, a sentence each; `marks` explains those of a table without verdicts in words."""
+    def meanings(self) -> list[str]:
+        """What the marks of a table without verdicts in words say."""
         told = [row.effect for row in self.rows if row.effect is not None]
-        seen = {MARKS[effect.verdict][0]: MARKS[effect.verdict][2] for effect in told if effect.verdict in MARKS}
-        found = [f"{mark} {meaning}." for mark, meaning in seen.items()] if marks else []
+        seen = dict(MARKS[effect.verdict] for effect in told if effect.verdict in MARKS)
+        return [f"{mark} {meaning}." for mark, meaning in seen.items()]
+
+    def notes(self) -> list[str]:
+        """What the table rests on, a sentence each."""
+        told = [row.effect for row in self.rows if row.effect is not None]
+        found = []
         test = "seeds as blocks with one variance for all arms" if any(effect.pooled for effect in told) else "paired t-test"
         tested = sum(effect.verdict != "not tested" for effect in told)
         several = f", Holm over {tested} comparisons" if tested > 1 else ""
@@ -144,99 +149,63 @@ def _row(arm: str, cells: Mapping[int, float], effect: Effect | None, costs: Map
 
 def written(table: Ablation, form: Form) -> str:
     """The table as text of a form, ending in a newline."""
-    return {"latex": latex, "markdown": markdown, "csv": as_csv}[form](table)
+    return as_csv(table) if form == "csv" else {"latex": latex, "markdown": markdown}[form](sheet(table))
 
 
-def _cells(table: Ablation, row: Row) -> list[str]:
-    mean = table.number(row.mean) + (f" ± {table.number(row.half)}" if math.isfinite(row.half) else "")
-    if row.effect is None:
-        return [row.arm, str(row.seeds), mean, "-", "-", "baseline"]
-    effect = row.effect
-    p = (
-        "-"
-        if effect.verdict == "not tested" or effect.test.df < 1
-        else f"{effect.adjusted:.3f}"
-        if effect.adjusted >= 0.001
-        else "<0.001"
+def sheet(table: Ablation) -> Sheet:
+    """The table's columns and rows: of each column the best is marked."""
+    units = {name: unit(name, [row.costs[name] for row in table.rows if name in row.costs]) for name in COSTS}
+    costs = [units[name] for name in COSTS if any(name in row.costs for row in table.rows)]
+    columns = (
+        Column("arm", words=True),
+        Column("seeds"),
+        Column(table.metric, table.symbol),
+        Column("difference"),
+        Column("95 % interval"),
+        Column("p", "Holm", papers=False, narrow=False),
+        Column("verdict", words=True, papers=False),
+        *(Column(cost.metric, cost.symbol, narrow=False) for cost in costs),
     )
-    return [row.arm, str(row.seeds), mean, table.signed(effect.difference), table.interval(effect), p, table.verdict(effect)]
+    rows = [
+        (*_measured(table, row), *_effect(table, row), *(_cost(row.costs.get(cost.metric), cost) for cost in costs))
+        for row in table.rows
+    ]
+    signs = {2: -1 if table.larger_is_better else 1} | {place: 1 for place in range(7, len(columns))}
+    return Sheet(columns, best_in_columns(rows, signs), tuple(table.notes()), tuple(table.meanings()), table.comment)
 
 
-def grid(table: Ablation) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows as text."""
-    costs = [name for name in ("params", "macs") if any(name in row.costs for row in table.rows)]
-    head = ["arm", "seeds", f"{table.metric}{f' ({table.symbol})' if table.symbol else ''}", "difference", "95 % interval"]
-    head += ["p (Holm)", "verdict", *costs]
-    rows = []
-    for row in table.rows:
-        cells = _cells(table, row)
-        if row.effect is None:
-            cells.insert(5, "-")
-        rows.append(cells + [f"{row.costs[name]:,}" if name in row.costs else "-" for name in costs])
-    return head, rows
+def _measured(table: Ablation, row: Row) -> tuple[Cell, ...]:
+    half = math.isfinite(row.half)
+    numbers = (row.mean * table.scale, row.half * table.scale)[: 1 + half] if math.isfinite(row.mean) else ()
+    words = table.number(row.mean) + (f" ± {table.number(row.half)}" if half else "")
+    look = _look(row)
+    return Cell(row.arm, look=look), Cell(str(row.seeds), (row.seeds,)), Cell(words, numbers)
 
 
-def drawn(table: Ablation, width: int = 120) -> "RichTable":
-    """The table for a terminal of so many columns; a narrow one leaves out p and costs, which the notes and --as tell."""
-    from rich.table import Table
-    from rich.text import Text
-
-    head, rows = grid(table)
-    shown = [place for place in range(len(head)) if width >= 110 or place in (0, 1, 2, 3, 4, 6)]
-    found = Table(box=None, pad_edge=False, header_style="dim")
-    for place in shown:
-        words = place in (0, 6)
-        found.add_column(head[place], justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    colours = {"helps": "green", "hurts": "red"}
-    for row, cells in zip(table.rows, rows):
-        look = colours.get(row.effect.verdict, "") if row.effect else "bold"
-        if row.effect is not None and width < 110:
-            cells[6] = row.effect.words if row.effect.verdict == "undecided" else row.effect.verdict
-        found.add_row(*(Text(cells[place], style=look if place in (0, 3, 6) else "") for place in shown))
-    return found
+def _effect(table: Ablation, row: Row) -> tuple[Cell, ...]:
+    """Difference, interval, p and verdict."""
+    if row.effect is None:
+        return Cell("-", look="bold"), Cell("-"), Cell("-"), Cell("baseline", look="bold")
+    effect, look = row.effect, _look(row)
+    mark = MARKS[effect.verdict][0] if effect.verdict in MARKS else ""
+    ends = tuple(end * table.scale for end in (effect.low, effect.high)) if math.isfinite(effect.low) else ()
+    tested = effect.verdict != "not tested" and effect.test.df >= 1
+    p = ("<0.001" if effect.adjusted < 0.001 else f"{effect.adjusted:.3f}") if tested else "-"
+    known = math.isfinite(effect.difference)
+    return (
+        Cell(table.signed(effect.difference), (effect.difference * table.scale,) if known else (), mark, look=look),
+        Cell(table.interval(effect), ends),
+        Cell(p, (effect.adjusted,) if tested else ()),
+        Cell(table.verdict(effect), look=look),
+    )
 
 
-def markdown(table: Ablation) -> str:
-    """A table of GitHub's Markdown, the best mean in bold, with its notes."""
-    head, rows = grid(table)
-    lines = [f"<!-- {table.comment.replace('--', '- -')} -->"] if table.comment else []
-    lines += [_piped(head), "|" + "|".join("---" if place in (0, 6) else "--:" for place in range(len(head))) + "|"]
-    for row, cells in zip(table.rows, rows):
-        escaped = [cell.replace("|", r"\|") for cell in cells]
-        if row.arm == table.best:
-            escaped[2] = f"**{escaped[2]}**"
-        lines.append(_piped(escaped))
-    return "\n".join([*lines, "", *table.notes()]) + "\n"
+def _look(row: Row) -> str:
+    return {"helps": "green", "hurts": "red"}.get(row.effect.verdict, "") if row.effect else "bold"
 
 
-def _piped(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def latex(table: Ablation) -> str:
-    """A booktabs table, the best mean in bold, its marks explained in a note."""
-    head, rows = grid(table)
-    keep = [place for place in range(len(head)) if place not in (5, 6)]  # marks say what p and verdict would
-    lines = [f"% {line}" for line in table.comment.splitlines()]
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(keep) - 1)}}}", r"\toprule"]
-    lines += [" & ".join(_tex(head[place]) for place in keep) + r" \\", r"\midrule"]
-    for row, cells in zip(table.rows, rows):
-        found = [_tex(cells[place]) for place in keep]
-        if row.arm == table.best:
-            found[2] = rf"\textbf{{{found[2]}}}"
-        if row.effect is not None and row.effect.verdict in MARKS:
-            found[3] += MARKS[row.effect.verdict][1]
-        lines.append(" & ".join(found) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(rf"\par\footnotesize {_tex(note)}" for note in table.notes())]) + "\n"
-
-
-_TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "·": r"$\cdot$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {char: f"\\{char}" for char in "&%$#_{}"} | {"<": "$<$", ">": "$>$", "*": "$*$", "=": "$=$"}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(char, char) for char in text)
+def _cost(value: int | None, written: Unit) -> Cell:
+    return Cell("-") if value is None else Cell(written.figure(value), (value * written.scale,))
 
 
 def as_csv(table: Ablation) -> str:

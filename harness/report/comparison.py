@@ -46,7 +46,7 @@ def compared(facts: Facts) -> Comparison | None:
         primary=design.primary if design else None,
         larger_is_better=facts.main.direction == "maximize",
         costs=arms.costs(),
-        comment=_origin(facts),
+        comment=origin(facts),
     )
     return Comparison(arms, table, str(facts.attributes.get("plan", "")), _later(facts))
 
@@ -58,7 +58,8 @@ def _later(facts: Facts) -> tuple[str, ...]:
     return tuple(changes(before, now)) if isinstance(before, dict) and now is not None else ()
 
 
-def _origin(facts: Facts) -> str:
+def origin(facts: Facts) -> str:
+    """Where a table's numbers come from: study, commits, the last trial's date."""
     commits = ", ".join(str(commit)[:12] for commit in facts.origins("commit")) or "unknown"
     last = max((trial.record.ended for trial in facts.trials if trial.record.ended), default=None)
     return f"study {facts.study.name}, commit {commits}, {last.date() if last else 'no date'}"

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from harness.record import Record
 from harness.report import notes, sentences
-from harness.report.ablation import grid, written
+from harness.report.ablation import sheet, written
 from harness.report.comparison import Comparison, compared, forest, missing_words, plan_words, verdicts
 from harness.report.facts import Facts, gather
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, plain_layout
@@ -86,10 +86,9 @@ def render(facts: Facts, written: datetime) -> str:
 
 def _effects(found: Comparison) -> dict[str, Any]:
     """The comparison as the page shows it."""
-    head, rows = grid(found.table)
-    notes = [*found.table.notes(marks=False), *filter(None, [plan_words(found)])]
+    notes = [*found.table.notes(), *filter(None, [plan_words(found)])]
     told = {"answer": verdicts(found), "missing": missing_words(found), "notes": notes}
-    return told | {"head": head, "rows": rows, "baseline": found.arms.baseline, "best": found.table.best}
+    return told | {"sheet": sheet(found.table), "baseline": found.arms.baseline}
 
 
 @cache

@@ -62,8 +62,11 @@ class Unit:
         """The value with its symbol: 93.41 %, 272.5 k."""
         if value is None:
             return "\N{EN DASH}"
-        number = f"{value * self.scale:,.{self.decimals}f}"
-        return f"{number}{SPACE}{self.symbol}" if self.symbol else number
+        return f"{self.figure(value)}{SPACE}{self.symbol}" if self.symbol else self.figure(value)
+
+    def figure(self, value: float) -> str:
+        """The value without its symbol, as in a column: 93.41."""
+        return f"{value * self.scale:,.{self.decimals}f}"
 
     def noun(self, value: float | None) -> str:
         """The value as a quantity: 272.5 k parameters."""

@@ -175,3 +175,11 @@ def test_what_is_settled_stays_settled_and_frees_its_share() -> None:
         assert sorted((*found.differ, *found.close, *found.open)) == ["big", "same", "wide"]
         seen = {*found.differ, *found.close}
     assert found.differ == ("big",) and found.close == ("same",) and found.open == ("wide",)
+
+
+def test_arms_that_differ_by_constants_alone_are_compared_all_the_same() -> None:
+    """What is left between seeds is rounding: no variance that arms could share."""
+    values = {
+        arm: {seed: 0.8 + 0.01 * seed + gain for seed in range(3)} for arm, gain in (("a", 0), ("b", 0.01), ("c", 0.02))
+    }
+    assert [effect.verdict for effect in effects(values, "a")] == ["helps", "helps"]
