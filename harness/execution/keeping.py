@@ -49,13 +49,18 @@ class Keeper:
 
     def stopped(self, number: int) -> None:
         """A trial was stopped early; `spare` says whose checkpoints stay."""
-        self._stopped.add(number)
-        self._remove(number, ("*.part",))
+        if self.holds(number):
+            self._stopped.add(number)
+            self._remove(number, ("*.part",))
+        else:
+            self._clear(number)
 
     def spare(self, pending: Iterable[int], best: Iterable[int]) -> None:
-        """Clears the checkpoints of stopped trials away, but for those about to be promoted and those that `keep` leaves: of
-        the best by `front`, of all, or of none."""
-        kept: Iterable[int] = {"front": islice(best, PROMOTABLE), "all": {*self._stopped}, "none": ()}[self._keep]
+        """Clears the checkpoints of stopped trials away, but for those about to be promoted and what `keep` leaves: the best
+        ten that there are (front), all, or none."""
+        if self._keep == "all" or (self._keep == "front" and len(self._stopped) <= PROMOTABLE):
+            return
+        kept = islice((number for number in best if number in self._stopped), PROMOTABLE if self._keep == "front" else 0)
         for number in self._stopped - {*pending, *kept}:
             self._clear(number)
             self._stopped.remove(number)
