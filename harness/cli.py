@@ -668,6 +668,29 @@ def export(
         write_text(out, text)
 
 
+@app.command()
+def cite(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    only: Annotated[
+        Literal["bibtex", "methods"] | None, typer.Option("--only", help="One of the two alone.", show_default=False)
+    ] = None,
+    storage: Storage = DATABASE,
+) -> None:
+    """Print how a study was done, in a paragraph, and BibTeX of everything it used: a file that BibTeX reads."""
+    from textwrap import wrap
+
+    from harness.export import opened
+    from harness.report.citation import bibtex, methods
+
+    facts = opened(name, storage)
+    if only == "methods":
+        print(methods(facts))
+        return
+    if only is None:
+        print("\n".join(f"% {line}" for line in wrap(methods(facts), 118)) + "\n")
+    print(bibtex(facts), end="")
+
+
 ENDINGS: dict[str, Literal["latex", "markdown", "csv"]] = {".md": "markdown", ".csv": "csv"}
 """Forms by the ending of a file; any other is LaTeX."""
 
