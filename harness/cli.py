@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -76,6 +77,9 @@ Promote = Annotated[
         show_default=False,
     ),
 ]
+NoReuse = Annotated[
+    bool, typer.Option("--no-reuse", help="Train also what another study of the database has finished, under the same key.")
+]
 For = Annotated[
     str | None,
     typer.Option("--for", help="Start no epoch that would not end in time: `90s`, `20m`, `8h`, `2d`.", metavar="TIME"),
@@ -122,6 +126,7 @@ def run(
     code: Code = [],  # noqa: B006
     time_limit: For = None,
     promote: Promote = None,
+    no_reuse: NoReuse = False,
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -167,6 +172,7 @@ def resume(
     code: Code = [],  # noqa: B006
     time_limit: For = None,
     promote: Promote = None,
+    no_reuse: NoReuse = False,
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -192,7 +198,12 @@ def _options(given: dict[str, Any]) -> "Options":
         runs=given["runs"],
         code=tuple(str(folder.resolve()) for folder in given["code"]),
         rules=Rules(
-            given["trials"], seconds(given["time_limit"]), given["retry_failed"], given["keep"], given["promote"] or 0
+            given["trials"],
+            seconds(given["time_limit"]),
+            given["retry_failed"],
+            given["keep"],
+            given["promote"] or 0,
+            not given["no_reuse"],
         ),
         take_over=given["take_over"],
     )
@@ -288,6 +299,8 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
             f"{found.name}: {counted(found.trained, 'trial')} finished in {duration(found.seconds)};"
             f" {total} of {found.planned} in all" + (f", {found.failed} failed" if found.failed else "")
         )
+    if found.reused:
+        lines.append(f"{counted(found.reused, 'trial')} taken over from other studies, not trained again")
     if found.saved and found.trained:
         lines.append(f"{counted(found.stopped, 'trial')} stopped early, {counted(found.saved, 'epoch')} saved")
     if found.left:
@@ -368,6 +381,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
     saved = recalled(study, records).saved
     if as_json:
+        reused = {record.number: record.reused for record in records if record.reused}
         rows = [
             {
                 "number": record.number,
@@ -380,7 +394,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
             name: [{"number": record.number, "reason": record.reason} for record in ended]
             for name, ended in (("failures", failures), ("stops", stops))
         }
-        print(json.dumps(_study_row(stored) | {"front": rows, **reasons, "saved_epochs": saved}))
+        print(json.dumps(_study_row(stored) | {"front": rows, **reasons, "saved_epochs": saved, "reused": reused}))
         return
     states = counts(stored.counts) or "no trials yet"
     holder = holders(storage).get(stored.study_id)
@@ -405,6 +419,9 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
             values = [metric_text(metric, record.value(metric)) for metric in metrics]
             table.add_row(str(record.number), *values, chosen_text(record.params, order))
         console.print(table)
+    if taken := Counter(str(record.reused["study"]) for record in records if record.reused):
+        words = ", ".join(f"{counted(count, 'trial')} from {name}" for name, count in taken.items())
+        console.print(f"taken over: {words}", markup=False, style="dim")
     for record in failures:
         console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
         if failed and record.traceback:

@@ -1,6 +1,6 @@
 """What a trial left behind: the one shape that trials write, and store, analysis and report read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -93,6 +93,17 @@ class Record:
         """The resolved config, as it was trained."""
         return cast(Config, part_from_json(self.config_json))
 
+    @property
+    def remark(self) -> str:
+        """Why a trial failed or was stopped, or where it was taken over from; nothing where there is nothing to say."""
+        return self.reason or (origin_words(self.reused) if self.reused is not None else "")
+
     def value(self, metric: str) -> float:
         """A metric or a cost by name; raises KeyError where the trial has none."""
         return self.costs[metric] if metric in self.costs else self.metrics[metric]
+
+
+def origin_words(reused: Mapping[str, Any]) -> str:
+    """taken over from kernels, trial 3, commit 1a2b3c"""
+    commit = f", commit {reused['commit']}" if reused.get("commit") else ""
+    return f"taken over from {reused.get('study')}, trial {reused.get('number')}{commit}"

@@ -65,6 +65,8 @@ class Summary:
     best: dict[str, float]
     saved: int = 0
     """Epochs that early stopping saved."""
+    reused: int = 0
+    """Trials of other studies taken over in this run."""
     notes: tuple[str, ...] = ()
     trouble: str = ""
     """Why the run ended itself before it was done, if it did."""
@@ -212,7 +214,7 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         name=ledger.study.name,
         storage=shown(options.storage),
         planned=ledger.planned,
-        trained=sum(finished.values()) - before,
+        trained=sum(finished.values()) - before - ledger.reused,
         complete=finished["complete"],
         stopped=finished["stopped"],
         failed=finished["failed"],
@@ -221,6 +223,7 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         seconds=seconds,
         best=dict(ledger.best),
         saved=ledger.ladder.saved,
+        reused=ledger.reused,
         notes=(*notes, *ledger.notes),
         trouble=ledger.trouble,
     )

@@ -46,13 +46,13 @@ def results_text(running: Running, outcome: Outcome) -> str:
     costs = running.assignment.costs
     return (
         f"accuracy {metric_text('accuracy', outcome.metrics['accuracy'])}, {metric_text('params', costs['params'])} params,"
-        f" {metric_text('macs', costs['macs'])} MACs, {duration(outcome.metrics['seconds'])}"
+        f" {metric_text('macs', costs['macs'])} MACs, {outcome.reason or duration(outcome.metrics['seconds'])}"
     )
 
 
 def time_left(ledger: Ledger, started: float, finished_before: int) -> float | None:
     """Seconds until the planned trials are done, by the epochs trained in this run; None before there are any."""
-    finished = sum(ledger.finished.values()) - finished_before
+    finished = sum(ledger.finished.values()) - finished_before - ledger.reused
     epochs = max((running.epochs for running in list(ledger.running.values())), default=1)
     partial = sum(len(running.curve) for running in list(ledger.running.values())) / epochs
     amount = finished + partial

@@ -20,8 +20,9 @@ from harness.cost import Cost
 from harness.data.pictures import DataInfo
 from harness.errors import ConfigError
 from harness.execution.keeping import Keep, Keeper
+from harness.execution.reuse import Elsewhere, origin
 from harness.key import trial_key
-from harness.record import Epoch, Record
+from harness.record import Epoch, Record, origin_words
 from harness.space import Params
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.store import Store
@@ -104,6 +105,8 @@ class Rules:
     """Whose final weights stay on disk."""
     promote: int = 0
     """Go on with so many of the trials that were stopped early, the best, as new rows; those of earlier runs count."""
+    reuse: bool = True
+    """Take over what another study of the database has finished, instead of training it again."""
 
 
 @dataclass
@@ -146,6 +149,9 @@ class Ledger:
         self._cells = {self._cell(record.config, record.seed) for record in records}
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
         self._proposer = proposer(self.study, self.space, len(records))
+        self._elsewhere = Elsewhere(self.store, self.study_id)
+        self.reused = 0
+        """Trials of other studies taken over in this run."""
         self.ladder = recalled(self.study, records)
         for record in records:
             self._recall(record)
@@ -283,23 +289,69 @@ class Ledger:
                 if self.stopping:
                     return None
                 continue
-            return self._write(proposal, passed[0], passed[2], earlier)
+            attributes = self._attributes(proposal, passed[0], passed[2], earlier)
+            found = self._finished_elsewhere(attributes)
+            running = self._write(proposal, passed[0], attributes, found)
+            if found is None:
+                return running
+            self._settle(running, found[1], attributes["reused"])
+            if self.stopping:
+                return None
         return None
 
-    def _write(self, proposal: Proposal, config: Config, cost: Cost, earlier: Record | None) -> Running:
-        key = self._key(config, proposal.seed)
-        plain, costs = config.model_dump(mode="json"), cost._asdict()
-        attributes: dict[str, Any] = {"key": key, "seed": proposal.seed, "config": plain, "costs": costs}
+    def _attributes(self, proposal: Proposal, config: Config, cost: Cost, earlier: Record | None) -> dict[str, Any]:
+        """What a row says from its beginning."""
+        key, plain = self._key(config, proposal.seed), config.model_dump(mode="json")
+        attributes: dict[str, Any] = {"key": key, "seed": proposal.seed, "config": plain, "costs": cost._asdict()}
         if proposal.memory:
             attributes["proposal"] = proposal.memory
-        attributes |= self._lineage(earlier) if earlier is not None else {}
+        return attributes | (self._lineage(earlier) if earlier is not None else {})
+
+    def _finished_elsewhere(self, attributes: Mapping[str, Any]) -> tuple[str, Record] | None:
+        """The same trial in another study, if it can stand here: it has all objectives, of which time is none, for it tells
+        of another machine or hour."""
+        metrics = {objective.metric for objective in self.study.objectives}
+        if not self.rules.reuse or "seconds" in metrics or "promotes" in attributes:
+            return None
+        found = self._elsewhere.find(attributes["key"])
+        return found if found is not None and metrics <= {*found[1].metrics, *attributes["costs"]} else None
+
+    def _write(
+        self, proposal: Proposal, config: Config, attributes: dict[str, Any], found: tuple[str, Record] | None
+    ) -> Running:
+        """The row of a new trial, or the whole of one that was finished elsewhere, in one commit."""
         active = {name: self._distributions[name] for name in proposal.params}
         self._fence()
-        number = self.store.begin(self.study_id, proposal.params, active, attributes)
+        if found is None:
+            number = self.store.begin(self.study_id, proposal.params, active, attributes)
+        else:
+            study, record = found
+            told = {"metrics": record.metrics, "device": record.device, "provenance": record.provenance}
+            attributes |= told | {"reused": origin(study, record)}
+            values = self._values(attributes["costs"], record.metrics)
+            number = self.store.take_over(self.study_id, proposal.params, active, attributes, values, record.curve)
         self._cells.add(self._cell(config, proposal.seed))
         self.rows += 1
+        key, plain, costs = attributes["key"], attributes["config"], attributes["costs"]
         assignment = self._assignment(number, key, proposal.seed, plain, costs, attributes.get("promotes"))
         return Running(assignment, proposal.params, proposal, config.training.epochs)
+
+    def _settle(self, running: Running, record: Record, reused: dict[str, Any]) -> None:
+        """Reckons with a row that was taken over."""
+        costs, values = running.assignment.costs, self._values(running.assignment.costs, record.metrics)
+        running.curve = record.curve
+        self.finished["complete"] += 1
+        self.reused += 1
+        self._note_best(values)
+        self.ladder.reached(running.assignment.key, running.epochs, record.curve, costs)
+        self._keeper.settle(running.number, values)
+        self._proposer.told(running.proposal, values)
+        self.watcher.ended(self, running, Outcome("complete", metrics=record.metrics, reason=origin_words(reused)))
+
+    def _values(self, costs: Mapping[str, int], metrics: Mapping[str, float]) -> list[float]:
+        """The objectives of a complete trial."""
+        found = {**costs, **metrics}
+        return [float(found[objective.metric]) for objective in self.study.objectives]
 
     def _lineage(self, earlier: Record) -> dict[str, Any]:
         """What a row says of the one that it takes up."""
@@ -419,7 +471,7 @@ class Ledger:
         values: list[float] = []
         known: list[float] | None = None
         if outcome.state == "complete":
-            values = known = [float(found[objective.metric]) for objective in self.study.objectives]
+            values = known = self._values(running.assignment.costs, outcome.metrics)
             self._note_best(values)
         else:
             attributes |= {"reason": outcome.reason, "traceback": outcome.traceback}

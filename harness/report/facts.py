@@ -101,7 +101,12 @@ class Facts:
     @cached_property
     def epochs(self) -> int:
         """Epochs trained, in all; those that a promoted trial was handed count once."""
-        return sum(trial.record.epochs - trial.record.inherited for trial in self.trials)
+        return sum(trial.record.epochs - trial.record.inherited for trial in self.trials if trial.record.reused is None)
+
+    @cached_property
+    def reused(self) -> dict[str, int]:
+        """Trials taken over from each other study."""
+        return dict(Counter(str(found["study"]) for trial in self.trials if (found := trial.record.reused)))
 
     @cached_property
     def saved(self) -> int:
@@ -111,8 +116,9 @@ class Facts:
     @cached_property
     def seconds(self) -> float:
         """Seconds trained, in all: as measured at the end, or epoch by epoch where a trial has no end."""
-        spent = (trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve) for trial in self.trials)
-        handed = (epoch.seconds for trial in self.trials for epoch in trial.record.curve[: trial.record.inherited])
+        own = [trial for trial in self.trials if trial.record.reused is None]
+        spent = (trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve) for trial in own)
+        handed = (epoch.seconds for trial in own for epoch in trial.record.curve[: trial.record.inherited])
         return sum(spent) - sum(handed)
 
     # what came out

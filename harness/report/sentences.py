@@ -177,7 +177,8 @@ def _ran(facts: Facts) -> str:
     spent = counted(facts.epochs, "epoch") + (f" in {duration(facts.seconds)} of training" if facts.seconds else "")
     spent += f" ({counted(facts.saved, 'epoch')} saved by early stopping)" if facts.saved else ""
     on = f" on {listed(facts.devices)}" if facts.devices else ""
-    return f"{counts(facts.states)}{plan}; {spent}{on}{_dates(facts)}."
+    taken = f", {sum(facts.reused.values()):,} of them taken over from {listed(facts.reused)}" if facts.reused else ""
+    return f"{counts(facts.states)}{plan}{taken}; {spent}{on}{_dates(facts)}."
 
 
 def _dates(facts: Facts) -> str:

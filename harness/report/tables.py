@@ -26,7 +26,7 @@ def trials_csv(facts: Facts) -> str:
         times = [moment.isoformat() if moment else "" for moment in (record.started, record.ended)]
         fixed: list[object] = [record.number, record.state, int(trial.on_front), record.seed, record.key]
         fixed += ["" if (value := trial.value(metric)) is None else value for metric in METRICS]
-        fixed += [record.epochs, record.device, *times, "" if record.promotes is None else record.promotes, record.reason]
+        fixed += [record.epochs, record.device, *times, "" if record.promotes is None else record.promotes, record.remark]
         writer.writerow(fixed + [_cell(record.params[name]) if name in record.params else "" for name in names])
     return text.getvalue()
 
@@ -78,7 +78,7 @@ def table(facts: Facts) -> dict[str, Any]:
             trial.record.seed,
             trial.record.key,
             once(trial.record.device),
-            once(trial.record.reason),
+            once(trial.record.remark),
             once(trial.record.traceback[-MAX_TRACEBACK:]),
             list(changes(base, trial.record.config_json)),
         ]

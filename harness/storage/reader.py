@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
 
 from harness.config import Scalar
 from harness.errors import StorageError, hint
@@ -82,15 +82,18 @@ def read_records(url: str, study_id: int) -> list[Record]:
     return records
 
 
-def records_of(connection: Connection, study_id: int) -> list[Record]:
-    """Every trial of a study, by number, on an open connection."""
+def records_of(connection: Connection, study_id: int, trial_id: int | None = None) -> list[Record]:
+    """Every trial of a study, or the one of an id, by number, on an open connection."""
+    wanted = tables.trials.c.study_id == study_id
+    if trial_id is not None:
+        wanted &= tables.trials.c.trial_id == trial_id
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
-    for trial, key, value in _rows(connection, study_id, tables.trial_attributes, "key", "value_json"):
+    for trial, key, value in _rows(connection, wanted, tables.trial_attributes, "key", "value_json"):
         attributes[trial][key] = json.loads(value)
     params: dict[int, dict[str, Scalar]] = defaultdict(dict)
     spelled: dict[str, dict[str, Any]] = {}
     for trial, name, value, text in _rows(
-        connection, study_id, tables.trial_params, "param_name", "param_value", "distribution_json"
+        connection, wanted, tables.trial_params, "param_name", "param_value", "distribution_json"
     ):
         if text not in spelled:
             spelled[text] = json.loads(text)
@@ -98,7 +101,7 @@ def records_of(connection: Connection, study_id: int) -> list[Record]:
     one = tables.trials.c
     listed = connection.execute(
         select(one.trial_id, one.number, one.state, one.datetime_start, one.datetime_complete)
-        .where(one.study_id == study_id)
+        .where(wanted)
         .order_by(one.number)
     )
     return [
@@ -108,13 +111,11 @@ def records_of(connection: Connection, study_id: int) -> list[Record]:
     ]
 
 
-def _rows(connection: Connection, study_id: int, table: Table, *columns: str) -> Any:
+def _rows(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Any:
     picked = [table.c.trial_id, *(table.c[column] for column in columns)]
     joined = table.join(tables.trials, tables.trials.c.trial_id == table.c.trial_id)
     first = table.primary_key.columns[0]
-    return connection.execute(
-        select(*picked).select_from(joined).where(tables.trials.c.study_id == study_id).order_by(first)
-    )
+    return connection.execute(select(*picked).select_from(joined).where(wanted).order_by(first))
 
 
 def _external(value: float, distribution: dict[str, Any]) -> Scalar:

@@ -111,6 +111,33 @@ class Store:
         with readable(self.url), self.engine.connect() as connection:
             return records_of(connection, study_id)
 
+    def finished_elsewhere(self, study_id: int, since: datetime | None = None) -> dict[str, int]:
+        """The ids of the complete trials of every other study by key (of a key the first), or of those ended `since`."""
+        one, rows = tables.trials, tables.trial_attributes
+        query = (
+            select(rows.c.value_json, one.c.trial_id)
+            .join(one, rows.c.trial_id == one.c.trial_id)
+            .where(one.c.study_id != study_id, one.c.state == "COMPLETE", rows.c.key == "key")
+            .order_by(one.c.trial_id.desc())
+        )
+        if since is not None:
+            query = query.where(one.c.datetime_complete >= since.replace(tzinfo=None))
+        with readable(self.url), self.engine.connect() as connection:
+            return {json.loads(key): trial_id for key, trial_id in connection.execute(query)}
+
+    def trial(self, trial_id: int) -> tuple[str, Record] | None:
+        """The trial of an id with the name of its study; None where it is gone."""
+        one, named = tables.trials, tables.studies
+        query = (
+            select(named.c.study_id, named.c.study_name)
+            .join(one, one.c.study_id == named.c.study_id)
+            .where(one.c.trial_id == trial_id)
+        )
+        with readable(self.url), self.engine.connect() as connection:
+            owner = connection.execute(query).one_or_none()
+            records = records_of(connection, owner.study_id, trial_id) if owner is not None else []
+        return (owner.study_name, records[0]) if owner is not None and records else None
+
     # rows
 
     def begin(
@@ -121,6 +148,31 @@ class Store:
         attributes: Mapping[str, Any],
     ) -> int:
         """Writes a whole RUNNING row in one commit; returns its number."""
+        return self._insert(study_id, params, distributions, attributes, {"state": "RUNNING"})
+
+    def take_over(
+        self,
+        study_id: int,
+        params: Mapping[str, Scalar],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+        values: Sequence[float],
+        curve: Sequence[Epoch],
+    ) -> int:
+        """Writes a whole COMPLETE row, trained before, in one commit; returns its number."""
+        row = {"state": "COMPLETE", "datetime_complete": datetime.now(UTC).replace(tzinfo=None)}
+        return self._insert(study_id, params, distributions, attributes, row, values, curve)
+
+    def _insert(
+        self,
+        study_id: int,
+        params: Mapping[str, Scalar],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+        row: Mapping[str, Any],
+        values: Sequence[float] = (),
+        curve: Sequence[Epoch] = (),
+    ) -> int:
         one, began = tables.trials, datetime.now(UTC).replace(tzinfo=None)
         chosen = [
             {
@@ -132,17 +184,19 @@ class Store:
         ]
 
         def write(again: bool) -> int:
-            written = self._written(study_id, attributes["key"]) if again else None
+            written = self._written(study_id, attributes["key"], row["state"]) if again else None
             if written is not None:
                 return written
             with self.engine.begin() as connection:
                 newest = select(one.c.number).where(one.c.study_id == study_id).order_by(one.c.trial_id.desc()).limit(1)
                 following = func.coalesce(newest.scalar_subquery() + 1, 0)
-                row = {"study_id": study_id, "state": "RUNNING", "number": following, "datetime_start": began}
-                trial_id: int = connection.execute(insert(one).values(row)).inserted_primary_key[0]  # type: ignore[index]
+                own = {"study_id": study_id, "number": following, "datetime_start": began, **row}
+                trial_id: int = connection.execute(insert(one).values(own)).inserted_primary_key[0]  # type: ignore[index]
                 if chosen:
                     connection.execute(insert(tables.trial_params), [{"trial_id": trial_id, **choice} for choice in chosen])
                 self._write_attributes(connection, trial_id, attributes)
+                self._write_curve(connection, trial_id, curve)
+                self._write_values(connection, trial_id, values)
                 number = int(connection.execute(select(one.c.number).where(one.c.trial_id == trial_id)).scalar_one())
             self._ids[study_id, number] = trial_id
             return number
@@ -162,13 +216,13 @@ class Store:
             time.sleep(pause)
             pause, again = min(2 * pause, 5.0), True
 
-    def _written(self, study_id: int, key: str) -> int | None:
-        """The number of the running row of a key, if there is one."""
+    def _written(self, study_id: int, key: str, state: str) -> int | None:
+        """The number of the row of a key in a state, if there is one."""
         one, rows = tables.trials, tables.trial_attributes
         query = (
             select(one.c.number)
             .join(rows, rows.c.trial_id == one.c.trial_id)
-            .where(one.c.study_id == study_id, one.c.state == "RUNNING")
+            .where(one.c.study_id == study_id, one.c.state == state)
             .where(rows.c.key == "key", rows.c.value_json == json.dumps(key))
         )
         with self.engine.connect() as connection:
