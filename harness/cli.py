@@ -323,11 +323,12 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List every study, or show one: counts, front, failures with reasons."""
-    from harness.storage.reader import read_studies
+    from harness.storage.reader import read_studies, revision, revisions
 
     found = read_studies(storage, name)
     if name is None:
-        rows = [_study_row(stored) for stored in found]
+        newest = {revision(stored.name)[0]: revisions(found, revision(stored.name)[0])[-1] for stored in found}
+        rows = [_study_row(stored) for stored in newest.values()]
         if as_json:
             print(json.dumps(rows))
         elif not rows:
@@ -370,7 +371,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     from harness.report.sentences import counts, early_stopping
     from harness.report.words import counted
     from harness.storage.lease import holders
-    from harness.storage.reader import read_records
+    from harness.storage.reader import read_records, read_studies, revision, revisions
     from harness.strategies.stopping import recalled
     from harness.study import Study
     from harness.terminal import chosen_text, metric_text
@@ -396,12 +397,18 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         }
         print(json.dumps(_study_row(stored) | {"front": rows, **reasons, "saved_epochs": saved, "reused": reused}))
         return
+    others = [one for one in revisions(read_studies(storage), revision(stored.name)[0]) if one.name != stored.name]
     states = counts(stored.counts) or "no trials yet"
     holder = holders(storage).get(stored.study_id)
     planned = study.strategy.model_dump().get("trials")
     console.print(f"{stored.name}: {states}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
     if study.question:
         console.print(study.question, markup=False)
+    for change in stored.attributes.get("changes", ()):
+        console.print(f"changed: {change}", markup=False, style="dim")
+    for one in others:
+        shown = one.name if "@" in one.name else f"{one.name}@1"
+        console.print(f"other revision: {shown}, {counts(one.counts) or 'no trials'}", markup=False, style="dim")
     if holder is not None and holder.alive:
         console.print(f"run by {holder.words}", markup=False, style="green")
     if study.stopping is not None:

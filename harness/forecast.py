@@ -30,7 +30,7 @@ from harness.key import canonical, network_identity
 from harness.record import Record
 from harness.report.words import choice_title, counted, duration, listed, unit
 from harness.space import Space
-from harness.storage.reader import read_records, read_studies
+from harness.storage.reader import read_records, read_studies, revision
 from harness.study import Study
 
 ASSUMED = (0.003, 0.005, 0.01)
@@ -198,7 +198,8 @@ def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage
     found, left_out = _priced(study, arms(design, space), space, price)
     past = list(_past(storage, fingerprint)) if storage else []
     clock = Clock([record for _, records in past for record in records])
-    own = [record for name, records in past if name == study.name for record in records]
+    base = revision(study.name)[0]
+    own = [record for name, records in past if revision(name)[0] == base for record in records]
     metric = compared_by(study)
     comparisons = 1 if design.primary else max(len(found) - 1, 1)
     seen, pairs = deviation_seen(study, space, own, metric)

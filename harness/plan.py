@@ -182,7 +182,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         rungs=study.stopping.rungs(max(epochs)) if study.stopping else (),
         stopping=early_stopping(study, max(epochs)) if study.stopping else "",
         design=design,
-        notes=checks.notes,
+        notes=(*(f"changed: {change}" for change in checks.changes), *checks.notes),
     )
 
 

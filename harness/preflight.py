@@ -21,7 +21,7 @@ from harness.hardware import Hardware, worth_compiling
 from harness.key import canonical, network_identity
 from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
-from harness.storage.reader import Stored, read_studies
+from harness.storage.reader import Stored, read_studies, revision, revisions
 from harness.storage.tables import is_there
 from harness.strategies.proposers import proposer
 from harness.study import Study, differences
@@ -48,6 +48,10 @@ class Checked:
     """The user's modules whose MACs are counted from the operations they dispatch, for want of their own word."""
     written: Study
     """As its author wrote it."""
+    older: tuple[Stored, ...] = ()
+    """Earlier revisions, the newest last."""
+    changes: tuple[str, ...] = ()
+    """What differs from the study as it was in the database, and what follows."""
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -55,16 +59,22 @@ class Checked:
         if self.stored is None:
             return self.written.to_json()
         plain = self.study.to_json()
-        budget = {name: plain[name] for name in ("question", "strategy")}
+        budget = {name: plain[name] for name in ("question", "strategy", "seeds")}
         return Study.from_json(self.stored.attributes["asked"]).to_json() | budget
 
 
 def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), decoding: Progress | None = None) -> Checked:
     """The study with all that a run or a plan has to know of it; raises a HarnessError for whatever the user has to mend."""
     add_paths(list(code))
-    stored, written = find(storage, study.name), study
+    if "@" in study.name:
+        raise StudyError(f"Study.name = {study.name!r}: @ counts the revisions of a study; leave it out")
+    written, older = study, known(storage, study.name)
+    changes: tuple[str, ...] = ()
+    stored = older.pop() if older else None
     if stored is not None:
-        study = continued(study, stored)
+        study, changes, goes_on = grown(study, stored)
+        if not goes_on:
+            older, stored = [*older, stored], None
     pictures = pictures_of(study)
     space = study.open_space()
     proposer(study, space, rows=0)  # raises where the strategy does not fit the space
@@ -83,30 +93,37 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
         rehearse(space, price)
     assert_trainable(study, space, price)
     notes += tuple(loading(space, info.shape, init) for init in initial)
-    return Checked(study, stored, space, info, sources | initial, price, notes, counted_modules(study), written)
+    return Checked(
+        study, stored, space, info, sources | initial, price, notes, counted_modules(study), written, tuple(older), changes
+    )
 
 
-def find(storage: str, name: str) -> Stored | None:
-    """The study of this name, if the database is there and has it."""
-    if not is_there(storage):
-        return None
-    return next((stored for stored in read_studies(storage) if stored.name == name), None)
+def known(storage: str, name: str) -> list[Stored]:
+    """The revisions of the study of this name, the newest last; nothing where there is no database."""
+    return revisions(read_studies(storage), name) if is_there(storage) else []
 
 
-def continued(study: Study, stored: Stored) -> Study:
-    """The stored study, resolved as it was, with the wording and the budget of the new one; raises where more changed."""
+def grown(study: Study, stored: Stored) -> tuple[Study, tuple[str, ...], bool]:
+    """The study to run for one that may have changed under its name: what changed, and whether the stored study goes on.
+
+    It goes on, resolved as it was, where each of its rows is one of the new study too: with another wording, budget, primary
+    comparison or margin, and with more seeds. Whatever else changed opens a revision beside it."""
     old, new = Study.from_json(stored.attributes["asked"]).to_json(), study.to_json()
-    budget = {"question": new["question"], "strategy": old["strategy"] | {"trials": new["strategy"].get("trials")}}
-    same_kind = old["strategy"]["kind"] == new["strategy"]["kind"] and "trials" in new["strategy"]
-    accepted = old | (budget if same_kind else {"question": new["question"]})
-    if changes := differences(accepted, new):
-        shown_changes = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
-        raise StudyError(
-            f"study {study.name!r} is in the database with another definition ({shown_changes}): give the new one a name of"
-            f" its own, or go on with the stored one by `harness resume {study.name}`"
-        )
-    definition = dict(stored.attributes["definition"])
-    return Study.from_json(definition | {name: accepted[name] for name in ("question", "strategy")})
+    all_changes = differences(old, new)
+    may = {"question": new["question"]}
+    if old["strategy"]["kind"] == new["strategy"]["kind"]:
+        budget = {name: new["strategy"][name] for name in ("trials", "primary", "margin") if name in new["strategy"]}
+        may["strategy"] = old["strategy"] | budget
+        if set(new["seeds"]) >= set(old["seeds"]) and "trials" not in budget:
+            may["seeds"] = new["seeds"]
+    if not differences(old | may, new):
+        told = [change for change in all_changes if not change.startswith(("question", "strategy.trials"))]
+        return Study.from_json(stored.attributes["definition"] | may), tuple(told), True
+    base, number = revision(stored.name)
+    shown = "; ".join(all_changes[:6]) + (f"; and {len(all_changes) - 6} more" if len(all_changes) > 6 else "")
+    fields = {name: getattr(study, name) for name in Study.model_fields}
+    revised = Study(**fields | {"name": f"{base}@{number + 1}"})
+    return revised, (f"{shown}: {revised.name} is opened beside {stored.name} and takes over what still holds",), False
 
 
 def user_sources(study: Study) -> dict[str, str]:

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,13 +16,14 @@ from harness.analysis.arms import plan_of
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
 from harness.design import digest
+from harness.errors import StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.hardware import Hardware
-from harness.preflight import Checked, assert_possible, assert_writable, checked, continued, find, long_enough
+from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
 from harness.provenance import provenance
 from harness.storage.lease import Lease, LeaseError
-from harness.storage.reader import read_studies
+from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
 from harness.storage.tables import database_file, shown
 from harness.study import Study
@@ -68,6 +70,8 @@ class Summary:
     reused: int = 0
     """Trials of other studies taken over in this run."""
     notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    """What changed of the study since it was run last, and what followed."""
     trouble: str = ""
     """Why the run ended itself before it was done, if it did."""
 
@@ -98,12 +102,19 @@ def run_study(
 
         # become the one driver of the study, write it down, take up what an earlier run left
         store = stack.enter_context(Store(options.storage))
+        left = [one for one in found.older if one.counts.get("running") or found.stored is None]
+        for one in left:  # nobody goes on with an earlier revision
+            stack.enter_context(Lease.take(store.engine, one.study_id, take_over=options.take_over))
         study_id = store.create(study.name, study.objectives)
         lease = stack.enter_context(Lease.take(store.engine, study_id, take_over=options.take_over))
-        if found.stored is None and (quicker := find(options.storage, study.name)) is not None:
-            study = continued(Study.from_json(asked), quicker)  # another driver has created it meanwhile
+        if found.stored is None:
+            study = unless_quicker(study, asked, known(options.storage, found.written.name))
         places = Places(str(options.data.resolve()), str(runs), options.code)
         store.set_attributes(study_id, definition(study, asked, found, places))
+        for one in left:
+            retire(store, one, study.name, runs)
+        if watcher is not None and found.changes:
+            watcher.changed(found.changes)
         ledger = Ledger(
             store,
             study_id,
@@ -116,6 +127,7 @@ def run_study(
             lease=lease,
             watcher=watcher or Watcher(),
             asked_to_stop=stop,
+            earlier=store.records(found.older[-1].study_id) if found.older else (),
         )
 
         # run what is missing
@@ -125,13 +137,17 @@ def run_study(
             backend.run(ledger)
         if lease.must_stop:
             raise LeaseError(lease.must_stop)
-        return summary(ledger, options, before, time.monotonic() - started, found.notes)
+        return replace(summary(ledger, options, before, time.monotonic() - started, found.notes), changes=found.changes)
 
 
 def resume_study(name: str, options: Options = Options(), **live: Any) -> Summary:
     """Goes on with a study from its database alone: definition, data folder and code folders are those it was started with,
     unless the options name others."""
     stored = read_studies(options.storage, name)[0]
+    newest = read_studies(options.storage, revision(name)[0])[0]
+    if newest.name != stored.name:
+        base = revision(name)[0]
+        raise StudyError(f"study {name!r} is an earlier revision: `harness resume {base}` goes on with {newest.name}")
     places = stored.attributes.get("places", {})
     kept = replace(
         options,
@@ -140,6 +156,25 @@ def resume_study(name: str, options: Options = Options(), **live: Any) -> Summar
         code=tuple(dict.fromkeys((*options.code, *places.get("code", ())))),
     )
     return run_study(Study.from_json(stored.attributes["asked"]), kept, **live)
+
+
+def unless_quicker(study: Study, asked: dict[str, Any], stored: list[Stored]) -> Study:
+    """The study to be created, or as another driver has created it meanwhile."""
+    if not stored or stored[-1].name != study.name:
+        return study
+    as_stored, _, goes_on = grown(Study.from_json(asked), stored[-1])
+    if not goes_on:
+        raise StudyError(f"another driver has just begun {study.name} with another definition: run it again")
+    return as_stored
+
+
+def retire(store: Store, older: Stored, name: str, runs: Path) -> None:
+    """Ends the rows that an earlier revision left running; their cells belong to the newer one."""
+    for record in store.records(older.study_id):
+        if record.state == "running":
+            reason = f"left unfinished when {name} took the study's place"
+            store.finish(older.study_id, record.number, "failed", curve=record.curve, attributes={"reason": reason})
+            shutil.rmtree(runs / older.name / str(record.number), ignore_errors=True)
 
 
 # -- parts of the path ------------------------------------------------------------------------------------------------
@@ -161,9 +196,11 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
     }
     if found.stored is not None:
         return changing
-    plan = plan_of(study, asked["training"])
+    first = found.older[0].attributes if found.older else {}
+    plan = first.get("planned") or plan_of(study, asked["training"])
     return changing | {
         **({} if plan is None else {"plan": digest(plan), "planned": plan}),
+        **({"changes": list(found.changes)} if found.older else {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": found.info.to_json(),
         "sources": found.sources,

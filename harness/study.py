@@ -208,7 +208,7 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.~=+,-]{0,99}", self.name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.~=+,-]{0,99}(@[1-9][0-9]*)?", self.name):
             raise StudyError(
                 f"Study.name = {self.name!r}: use letters, digits and . _ - (100 at most), as in 'kernels-cifar10'"
             )

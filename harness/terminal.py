@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -76,6 +76,10 @@ class Log(Watcher):
     def note(self, message: str) -> None:
         """A line of its own."""
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    def changed(self, changes: Sequence[str]) -> None:
+        for change in changes:
+            self.note(f"changed: {change}")
 
     def decoding(self, done: int, total: int) -> None:
         """Progress of decoding pictures; of none while the cache is looked through, or another process fills it."""

@@ -188,8 +188,13 @@ def test_a_changed_study_shows_what_changed(harness: Harness, tmp_path: Path) ->
     write_study(tmp_path / "study.py")
     assert harness("run", "study.py", "--backend", "local", "--trials", "1")[0] == 0
     write_study(tmp_path / "study.py", training='Training(epochs=2, limit=10, precision="fp32")')
-    code, _, err = harness("run", "study.py")
-    assert code == 2 and "training.epochs: 1 -> 2" in err and "harness resume tiny" in err and err.count("\n") == 1
+    code, out, _ = harness("plan", "study.py")
+    assert code == 0 and "note: changed: training.epochs: 1 -> 2: tiny@2 is opened beside tiny" in out
+    code, out, _ = harness("run", "study.py", "--backend", "local", "--trials", "1")
+    assert code == 0 and out.startswith("changed: training.epochs: 1 -> 2: tiny@2 is opened beside tiny")
+    assert [row["study"] for row in json.loads(harness("status", "--json")[1])] == ["tiny@2"]
+    code, out, _ = harness("status", "tiny")
+    assert code == 0 and "other revision: tiny@1, 1 complete" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("verb", ["run", "resume", "status", "report", "plan", "new"])
@@ -272,8 +277,8 @@ def test_early_stopping_from_the_plan_to_promotion(harness: Harness, tmp_path: P
     assert code == 0 and "[10/10] trial 9: accuracy" in out and "10 of 10 in all" in out
     assert harness("resume", "tiny", "--backend", "local", "--promote", "2")[1].startswith("tiny: nothing to train")
     write_study(tmp_path / "study.py", stopping="Asha(quorum=3, reduction_factor=2)", **fields)
-    code, _, err = harness("run", "study.py")
-    assert code == 2 and "stopping.quorum: 2 -> 3" in err
+    code, out, _ = harness("plan", "study.py")
+    assert code == 0 and "note: changed: stopping.quorum: 2 -> 3" in out
     code, out, _ = harness("plan", "study.py", "--set", "stopping.quorum=4", "--set", "training.epochs=1")
     assert code == 0 and "early stopping: no trial is stopped early" in out
 

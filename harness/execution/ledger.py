@@ -6,6 +6,7 @@ Backends ask it for the next trial and tell it what came back; they decide nothi
 adopted: same number, same parameters, on from its last checkpoint. Retries belong here and not to Ray.
 """
 
+import contextlib
 import re
 import time
 from collections import Counter, deque
@@ -18,7 +19,7 @@ from harness.code import source_hash
 from harness.config import Config
 from harness.cost import Cost
 from harness.data.pictures import DataInfo
-from harness.errors import ConfigError
+from harness.errors import ConfigError, SpaceError
 from harness.execution.keeping import Keep, Keeper
 from harness.execution.reuse import Elsewhere, origin
 from harness.key import trial_key
@@ -68,6 +69,9 @@ class Running:
 
 class Watcher:
     """Is told what happens; the live table and the plain log are watchers."""
+
+    def changed(self, changes: Sequence[str]) -> None:
+        """The study differs from what was run under its name before."""
 
     def began(self, ledger: "Ledger", running: Running) -> None:
         """A trial was handed out."""
@@ -125,6 +129,8 @@ class Ledger:
     lease: Lease | None = None
     watcher: Watcher = field(default_factory=Watcher)
     asked_to_stop: Callable[[], bool] = lambda: False
+    earlier: Sequence[Record] = ()
+    """Trials of earlier revisions of the study: a search begins with those that still hold."""
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -155,6 +161,7 @@ class Ledger:
         self.ladder = recalled(self.study, records)
         for record in records:
             self._recall(record)
+        self._kept = deque(self._still_holding())
         self._failed_again(records)
         self._promote(records)
         self._keeper.spare(self._pending, self.ladder.best())
@@ -196,6 +203,18 @@ class Ledger:
         promotes = record.promotes
         assignment = self._assignment(record.number, record.key, record.seed, record.config_json, record.costs, promotes)
         return Running(assignment, record.params, proposal, epochs, record.curve)
+
+    def _still_holding(self) -> Iterator[Proposal]:
+        """Complete trials of earlier revisions that this search could have proposed; a design proposes them by itself."""
+        if not (isinstance(self.study.strategy, Search) and self.rules.reuse):
+            return
+        for record in self.earlier:
+            cell = self._cell(record.config, record.seed)
+            if record.state == "complete" and record.seed in self.study.seeds and cell not in self._cells:
+                with contextlib.suppress(SpaceError):
+                    params = self.space.params(record.config)
+                    if self._elsewhere.find(self._key(record.config, record.seed)) is not None:
+                        yield self._proposer.adopt(params, record.seed)
 
     def _failed_again(self, records: list[Record]) -> None:
         """Failed trials to be run anew: all on request, and those whose user module has changed since."""
@@ -274,6 +293,8 @@ class Ledger:
         while self._again:
             record = self._again.popleft()
             yield Proposal(record.params, record.seed, record.proposal or None), record
+        while self.rows < self.planned and self._kept:
+            yield self._kept.popleft(), None
         while self.rows < self.planned and (proposal := self._proposer.propose()) is not None:
             yield proposal, None
         if self.rows < self.planned:

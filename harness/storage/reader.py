@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -40,7 +41,9 @@ def read_studies(url: str, name: str | None = None) -> list[Stored]:
         engine.dispose()
     if name is None:
         return [study for study in found if "definition" in study.attributes]
-    chosen = [study for study in found if study.name == name]
+    chosen = [study for study in found if study.name == name.removesuffix("@1")]
+    if "@" not in name and (newest := revisions([study for study in found if "definition" in study.attributes], name)):
+        chosen = newest[-1:]
     names = [study.name for study in found]
     if not chosen:
         known = f"it has {', '.join(names[:10])}" if names else "it has none"
@@ -48,6 +51,17 @@ def read_studies(url: str, name: str | None = None) -> list[Stored]:
     if "definition" not in chosen[0].attributes:
         raise StorageError(f"{name!r} in {shown(url)} was not made by this harness: it has no definition")
     return chosen
+
+
+def revision(name: str) -> tuple[str, int]:
+    """The name that a study's author gave it, and which revision it is: kernels@2 is the second of kernels."""
+    base, _, number = name.partition("@")
+    return base, int(number) if number.isdigit() else 1
+
+
+def revisions(studies: Sequence[Stored], name: str) -> list[Stored]:
+    """The revisions of a study, the newest last."""
+    return sorted((study for study in studies if revision(study.name)[0] == name), key=lambda study: revision(study.name)[1])
 
 
 def _has_tables(engine: Engine) -> bool:

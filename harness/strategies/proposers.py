@@ -42,6 +42,9 @@ class Proposer(Protocol):
     def propose(self) -> Proposal | None:
         """The next proposal, None when the space is exhausted."""
 
+    def adopt(self, params: Params, seed: int) -> Proposal:
+        """A proposal of a trial that is known already."""
+
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         """How a proposal ended: with values, which are those so far of a trial that was stopped early, or refused, failed or
         known already."""
@@ -93,6 +96,9 @@ class Cells:
     def propose(self) -> Proposal | None:
         return next(self._cells, None)
 
+    def adopt(self, params: Params, seed: int) -> Proposal:
+        return Proposal(params, seed)
+
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         """A design does not look at results."""
 
@@ -116,6 +122,9 @@ class Draws:
 
     def propose(self) -> Proposal | None:
         return next(self._draws, None)
+
+    def adopt(self, params: Params, seed: int) -> Proposal:
+        return Proposal(params, seed)
 
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         """Random draws do not look at results."""
@@ -167,6 +176,9 @@ class Shadow:
         self._asked += 1
         self._open[self._asked] = (self._optuna, trial)
         return Proposal(self.space.active(trial.params), self.study.seeds[0], {"params": dict(trial.params)}, self._asked)
+
+    def adopt(self, params: Params, seed: int) -> Proposal:
+        return Proposal(params, seed, {"params": self._complete(params)})
 
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         self._refused = 0 if values is not None else self._refused + 1

@@ -1,5 +1,6 @@
 """The main path, in this process: start, go on, refuse, resume, from Python as from the command line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,14 @@ def test_a_runs_folder_that_cannot_be_written_is_said_before_any_trial(
         ({"space": vary(ResNet, depth=choose(8, 14))}, "network.fields.depth: 8 -> "),
     ],
 )
-def test_a_changed_study_under_an_old_name_is_refused(
+def test_a_changed_study_under_an_old_name_opens_a_revision_and_says_what_changed(
     make_study: MakeStudy, options: Options, change: dict[str, Any], said: str
 ) -> None:
-    run(make_study(), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
-    with pytest.raises(StudyError, match=f"another definition .*{said}.*harness resume tiny"):
-        run(make_study(**change), options)
-    assert sum(read_studies(options.storage)[0].counts.values()) == 1
+    one = Options(storage=options.storage, backend="local", rules=Rules(trials=1))
+    run(make_study(), one)
+    done = run(make_study(**change), one)
+    assert done.name == "tiny@2" and re.search(f"{said}.*tiny@2 is opened beside tiny", done.changes[0])
+    assert [sum(stored.counts.values()) for stored in read_studies(options.storage)] == [1, 1]
 
 
 def test_other_pictures_under_an_old_name_are_refused(
@@ -122,12 +124,12 @@ def test_other_pictures_under_an_old_name_are_refused(
         run(make_study(), options)
 
 
-def test_an_edited_early_stopping_under_an_old_name_is_refused(make_study: MakeStudy, options: Options) -> None:
+def test_an_edited_early_stopping_opens_a_revision(make_study: MakeStudy, options: Options) -> None:
     run(make_study(stopping=Asha()), Options(storage=options.storage, backend="local", rules=Rules(trials=1)))
-    with pytest.raises(StudyError, match=r"stopping.quorum: 6 -> 8; stopping.kind: 'asha' -> 'halving'"):
-        run(make_study(stopping=SuccessiveHalving(quorum=8)), options)
-    assert resume_study("tiny", options).complete == 4
-    assert read_studies(options.storage)[0].attributes["definition"]["stopping"] == Asha().model_dump()
+    done = run(make_study(stopping=SuccessiveHalving(quorum=8)), options)
+    assert (done.name, done.complete, done.reused) == ("tiny@2", 4, 1)
+    assert "stopping.quorum: 6 -> 8; stopping.kind: 'asha' -> 'halving'" in done.changes[0]
+    assert read_studies(options.storage, "tiny@1")[0].attributes["definition"]["stopping"] == Asha().model_dump()
 
 
 def test_a_study_resumes_from_its_database_alone(make_study: MakeStudy, options: Options) -> None:
