@@ -143,3 +143,26 @@ def test_a_search_begins_with_what_still_holds(grow: Grow, storage: str) -> None
 
 def test_names_of_revisions() -> None:
     assert [revision(name) for name in ("a", "a@2", "a~b=1@10")] == [("a", 1), ("a", 2), ("a~b=1", 10)]
+
+
+@pytest.mark.parametrize("step", ["set_attributes", "finish", "take_over"])
+def test_a_driver_that_dies_while_it_opens_a_revision_costs_nothing(
+    grow: Grow, storage: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    grow(rules=Rules(trials=3))
+    with Store(storage) as store:  # a row that was running
+        record = read_records(storage, 1)[0]
+        store.begin(1, {}, {}, {"key": "k", "seed": 0, "config": record.config_json, "costs": record.costs})
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    edit: dict[str, Any] = {"objectives": (maximize("accuracy"), minimize("params"))}
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, step, dies)
+        with pytest.raises(KeyboardInterrupt):
+            grow(**edit)
+    done, trained = grow(**edit)
+    assert (done.name, done.complete, done.reused, trained) == ("grown@2", 6, 3, 3)
+    assert {one.state for one in read_records(storage, 1)} == {"complete", "failed"}
+    assert sorted(names(storage)) == ["grown", "grown@2"]
