@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 from harness.record import Record
 from harness.report import notes, sentences
 from harness.report.ablation import sheet, written
+from harness.report.certain import certain_front, certain_words
+from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
 from harness.report.comparison import Comparison, compared, forest, missing_words, plan_words, verdicts
 from harness.report.facts import Facts, gather
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, plain_layout
@@ -55,6 +57,9 @@ def render(facts: Facts, written: datetime) -> str:
     found = compared(facts)
     if found is not None:
         figures["effects"] = forest(found, facts.units[facts.main.metric], plain_layout())
+    matter, crossed = importance_of(facts), maps(facts)
+    if matter is not None:
+        figures["importance"] = importance_figure(matter, plain_layout())
     if drawn.drawn:
         figures["curves"] = curves_figure(facts, drawn)
     scripts = {"plotly": get_plotlyjs() if figures else "", "page": (HERE / "page.js").read_text("utf-8")}
@@ -72,6 +77,11 @@ def render(facts: Facts, written: datetime) -> str:
             shown=list(dict.fromkeys((facts.main.metric, *(cost.metric for cost in facts.costs)))),
             curves=drawn,
             effects=found and _effects(found),
+            certain=_certain(facts),
+            importance=matter and importance_words(facts, matter),
+            maps=crossed,
+            maps_note=MAPS_NOTE,
+            tall=figures["importance"].layout.height if matter is not None else 0,
             figures={name: figure.to_plotly_json() for name, figure in figures.items()},
             table=table(facts),
             style=Markup((HERE / "page.css").read_text("utf-8")),
@@ -89,6 +99,12 @@ def _effects(found: Comparison) -> dict[str, Any]:
     notes = [*found.table.notes(), *filter(None, [plan_words(found)])]
     told = {"answer": verdicts(found), "missing": missing_words(found), "notes": notes}
     return told | {"sheet": sheet(found.table), "baseline": found.arms.baseline}
+
+
+def _certain(facts: Facts) -> dict[str, Any] | None:
+    """The front with its uncertainty as the page shows it."""
+    front = certain_front(facts)
+    return None if front is None else {"sheet": front.sheet, "notes": certain_words(facts, front)}
 
 
 @cache

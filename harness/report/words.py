@@ -103,6 +103,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f}{SPACE}s" if seconds >= 10 else f"{seconds:.1f}{SPACE}s"
 
 
+def percent(share: float) -> str:
+    """A share as whole percents: 87 %."""
+    return f"{100 * share:.0f}{SPACE}%"
+
+
 def counted(number: float, noun: str, plural: str = "") -> str:
     """1 trial, 2 trials, 1,000 trials."""
     return f"{number:,.0f} {noun if number == 1 else plural or noun + 's'}"

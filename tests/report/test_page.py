@@ -92,8 +92,8 @@ def test_its_policy_allows_its_own_scripts_alone(page):
 
 def test_draws_vectors(page):
     figures = page.json("figure-data")
-    assert list(figures) == ["front-params", "front-macs", "curves"]
-    assert {trace["type"] for figure in figures.values() for trace in figure["data"]} == {"scatter"}
+    assert list(figures) == ["front-params", "front-macs", "importance", "curves"]
+    assert {trace["type"] for figure in figures.values() for trace in figure["data"]} == {"scatter", "bar"}
     ids = [attributes.get("id") for _, attributes in page.tags]
     assert set(figures) <= set(ids) and len([i for i in ids if i]) == len({i for i in ids if i})
 

@@ -1,0 +1,114 @@
+"""The page of a factorial study with seeds: maps of its effects, its front with uncertainty, importance of its choices."""
+
+import random
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from statistics import fmean
+
+import pytest
+
+from harness.config import ECA, ResNet, SqueezeExcite, Training
+from harness.cost import Shape, network_cost
+from harness.design import Factorial
+from harness.record import Record
+from harness.report.certain import certain_front, certain_words
+from harness.report.choices import importance_of, importance_words, maps
+from harness.report.facts import Facts, gather
+from harness.report.page import render
+from harness.space import choose, vary
+from harness.study import Exhaustive, Strategy, Study, maximize
+from tests.report.sample import ATTRIBUTES
+from tests.report.sample import STUDY as SEARCH
+from tests.report.sample import records as search_records
+
+GAINS = {"none": 0.0, "se": 0.006, "eca": 0.004}
+attention = choose(None, SqueezeExcite(ratio=4), ECA())
+STUDY = Study(
+    name="where",
+    question="Which <stage> wants which attention?",
+    space=vary(ResNet, depth=20, stages=(None, attention, attention)),
+    training=Training(dataset="cifar10"),
+    strategy=Factorial(levels=3),
+    seeds=(0, 1, 2, 3, 4),
+)
+
+
+@cache
+def made() -> list[Record]:
+    """SE in both stages is worse than either alone: an interaction."""
+    space, (base,), found = STUDY.open_space(), search_records(1), []
+    for seed in STUDY.seeds:
+        shared = random.Random(seed).gauss(0, 0.003)
+        for params in space.enumerate():
+            config, rng = space.config(params), random.Random(f"{seed} {params}")
+            one, other = (str(params[f"stages.{stage}.attention"]) for stage in (2, 3))
+            cost = network_cost(config.network, Shape(3, 32, 32, 10))
+            both = 0.008 if one == other == "se" else 0.0
+            accuracy = 0.9 + shared + GAINS[one] + 1.5 * GAINS[other] - both + rng.gauss(0, 0.002)
+            fields = {"number": len(found), "params": params, "seed": seed, "metrics": {"accuracy": accuracy}}
+            costs = {"params": cost.params, "macs": cost.macs}
+            found.append(replace(base, **fields, costs=costs, config_json=config.model_dump(mode="json")))
+    return found
+
+
+def facts(records: list[Record] | None = None, strategy: Strategy | None = None) -> Facts:
+    study = STUDY.model_copy(update={"strategy": strategy}) if strategy else STUDY
+    return gather(study, ATTRIBUTES, made() if records is None else records)
+
+
+@pytest.mark.parametrize("strategy", [Factorial(levels=3), Exhaustive()])
+def test_maps_hold_the_means_of_all_trials_with_a_choice(strategy: Strategy) -> None:
+    stages, pair = maps(facts(strategy=strategy))
+    assert (stages.rows, stages.columns) == (("stage 2", "stage 3"), ("none", "SE", "ECA"))
+    of_se = [record.metrics["accuracy"] for record in made() if record.params["stages.3.attention"] == "se"]
+    assert stages.means[1][1] == pytest.approx(fmean(of_se))
+    assert pair.title == "Stage 2 attention by stage 3 attention" and pair.rows == pair.columns == stages.columns
+    corner = [one for one in made() if set(one.params.values()) == {"se"}]
+    assert len(corner) == 5 and pair.means[1][1] == pytest.approx(fmean(one.metrics["accuracy"] for one in corner))
+    assert "p 0.009, 34" in pair.words and stages.shade(max(stages.means[1])) == 1.0 and stages.shade(None) == 0.0
+
+
+def test_a_search_and_a_design_of_one_seed_have_no_maps() -> None:
+    assert maps(gather(SEARCH, ATTRIBUTES, search_records())) == []
+    assert maps(facts([])) == []
+
+
+def test_the_front_of_the_means_is_told_with_its_chances() -> None:
+    front = certain_front(facts())
+    assert front is not None and front.found.seeds == STUDY.seeds and front.left_out == ()
+    chances = {row[0].text: row[-2].values[0] for row in front.sheet.rows}
+    assert chances["base"] == 100 and "stage 2 SE; stage 3 SE" not in chances
+    assert {row[0].text for row in front.sheet.rows if row[-1].text in ("front", "knee")} == set(front.found.front)
+    words = certain_words(facts(), front)
+    assert words[0].startswith("Each config is the mean of its 5 seeds; the front was drawn 1,000 times")
+    assert words[2] == "With so few seeds such intervals are too narrow: those of 95 % cover about 84 %."
+
+
+def test_a_config_without_all_seeds_is_left_out_by_name() -> None:
+    front = certain_front(facts([record for record in made() if record.number != 4]))
+    assert front is not None and len(front.left_out) == 1
+    assert front.left_out[0] in certain_words(facts(), front)[-1]
+
+
+def test_one_objective_one_seed_or_a_search_has_no_such_front() -> None:
+    single = STUDY.model_copy(update={"objectives": (maximize("accuracy"),)})
+    assert certain_front(gather(single, ATTRIBUTES, made())) is None
+    assert certain_front(facts([record for record in made() if record.seed == 0])) is None
+    assert certain_front(gather(SEARCH, ATTRIBUTES, search_records())) is None
+
+
+def test_importance_needs_twenty_complete_trials() -> None:
+    assert importance_of(facts(made()[:19])) is None
+    found = importance_of(facts(made()[:27]))
+    assert found is not None and "All of it rests on 27 trials: small differences" in importance_words(facts(), found)
+
+
+def test_the_page_shows_all_of_it_escaped() -> None:
+    page = render(facts(), datetime(2025, 6, 3, tzinfo=UTC))
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert "The front over the means of the seeds, and how sure it is" in titles and "Which choices matter" in titles
+    assert page.count('<table class="map">') == 2 and "Which <stage>" not in page
+    bare = render(facts([]), datetime(2025, 6, 3, tzinfo=UTC))
+    assert "Which choices matter" not in bare and "how sure it is" not in bare
