@@ -54,7 +54,7 @@ def importance_words(facts: Facts, found: "Importance") -> str:
         )
     tried = ", and a search tries some values more than others" if isinstance(facts.study.strategy, Search) else ""
     return words + (
-        f"Lines reach from the least to the most of {found.resamples} resamples of the trials. All of it rests on"
+        f"Lines hold {found.inside} of {found.resamples} resamples of the trials. All of it rests on"
         f" {counted(found.trials, 'trial')}{tried}: small differences prove nothing."
     )
 

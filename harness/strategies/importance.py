@@ -16,14 +16,15 @@ from harness.strategies.proposers import distributions
 
 MOST = 200
 """Trials that are looked at; of more an even sample."""
-RESAMPLES = 10
+RESAMPLES, OUTSIDE = 10, 1
+"""Of the resamples so many at either end are left out of what a share reaches."""
 TREES, FEWER_TREES = 32, 8
 """Of the forest of all trials, and of that of a resample."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What part of the whole a choice has, and the least and the most that resamples of the trials gave it."""
+    """What part of the whole a choice has, and what resamples of the trials gave it, without the outermost."""
 
     name: str
     share: float
@@ -44,6 +45,7 @@ class Importance:
     quantile: float
     """The share of trials that are taken to be the best."""
     resamples: int = RESAMPLES
+    inside: int = RESAMPLES - 2 * OUTSIDE
 
 
 def importance(space: Space, trials: Sequence[tuple[Params, float]], *, maximize: bool, seed: int = 0) -> Importance | None:
@@ -75,7 +77,8 @@ def importance(space: Space, trials: Sequence[tuple[Params, float]], *, maximize
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
+    kept = sorted(values)[OUTSIDE : len(values) - OUTSIDE]
+    return kept[0], kept[-1]
 
 
 def _filled(space: Space, params: Params) -> Params:
