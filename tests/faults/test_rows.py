@@ -23,8 +23,8 @@ BIRTH = [("open", 1), ("open", 2), ("create", 1), ("create", 2), ("take", 1), ("
 """Steps before the first row, with the commit at which to strike inside."""
 LIFE = ("begin", "progress", "report", "finish", "settle")
 WHEN = ("before", "inside", "after")
+SOME = ("begin:inside:2", "begin:after:1", "progress:inside:1", "report:after:2", "finish:inside:1", "settle:before:1")
 long = pytest.mark.faults_long
-searches = pytest.mark.parametrize("name", [name if name == FAST else pytest.param(name, marks=long) for name in SEARCHES])
 
 
 def births() -> Iterator[object]:
@@ -35,7 +35,15 @@ def births() -> Iterator[object]:
             yield pytest.param(f"{step}:{when}:{count}", marks=[] if first else long)
 
 
-@searches
+def test_killed_at_some_steps_of_a_row(make_lab: MakeLab) -> None:
+    lab = make_lab(SEARCHES[FAST], f"kill -9 at each step ({FAST})")
+    caused = sum(map(lab.strike, SOME))
+    lab.run_to_the_end()
+    lab.assert_whole(PLANNED[FAST], caused=caused)
+
+
+@long
+@pytest.mark.parametrize("name", SEARCHES)
 def test_killed_at_each_step_of_a_row(make_lab: MakeLab, name: str) -> None:
     lab = make_lab(SEARCHES[name], f"kill -9 at each step ({name})")
     rng = random.Random(name)

@@ -9,7 +9,6 @@ from lab import Driver, Lab, real, searched
 
 MakeLab = Callable[[str, str], Lab]
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143, "SIGUSR1": 143, "SIGUSR2": 143}
-OTHERS = ("SIGTERM", "SIGHUP", "SIGUSR2")
 long = pytest.mark.faults_long
 backends = pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=long)])
 PLANNED = 12
@@ -28,7 +27,7 @@ def assert_goes_on(lab: Lab, driver: Driver, planned: int = PLANNED) -> None:
 
 
 @backends
-@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1", *(pytest.param(name, marks=long) for name in OTHERS)])
+@pytest.mark.parametrize("name", [name if name == "SIGINT" else pytest.param(name, marks=long) for name in CODES])
 def test_a_signal_ends_cleanly_and_says_how_to_go_on(make_lab: MakeLab, backend: str, name: str) -> None:
     lab = make_lab(searched(f"Evolution(trials={PLANNED}, population=4)"), f"{name} ({backend})")
     driver = begin(lab, backend, FAKE_PAUSE=0.1)

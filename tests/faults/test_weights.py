@@ -32,7 +32,7 @@ def weights(study: str) -> dict[str, str]:
     ],
 )
 def test_killed_at_some_steps(make_lab: MakeLab, trials: int, plans: tuple[str, ...]) -> None:
-    study = real(trials=trials, limit=50 * trials)
+    study = real(trials=trials, limit=30 * trials)
     lab = make_lab(study, "kill -9 at some steps, weights compared (local)")
     caused = sum(map(lab.strike, plans))
     lab.run_to_the_end()
