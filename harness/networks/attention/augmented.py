@@ -44,12 +44,12 @@ class MultiHead(nn.Module):
         query, key, value = (torch.unflatten(part, -1, (self.heads, -1)) for part in parts)
         query = query * self.keys**-0.5
         relative = self._relative(query)
-        query, key, value = (part.permute(0, 3, 1, 2, 4).flatten(0, 1) for part in (query, key, value))
+        query, key, value = (part.permute(0, 3, 1, 2, 4) for part in (query, key, value))
         out = self._attended(query, key, value, relative)
         return out.view(batch, self.heads, height, width, -1).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
     def _relative(self, query: Tensor) -> tuple[Tensor, Tensor] | None:
-        """q.r for each row and for each column of the grid, (batch * heads, H, W, H) and (batch * heads, H, W, W)."""
+        """q.r for each row and for each column of the grid, (batch, heads, H, W, H) and (batch, heads, H, W, W)."""
         if self.rows is None or self.columns is None:
             return None
         batch, height, width, heads, _ = query.shape
@@ -57,7 +57,7 @@ class MultiHead(nn.Module):
         by_row, by_column = query.transpose(0, 1).flatten(1, 3), query.permute(2, 0, 1, 3, 4).flatten(1, 3)
         rows = axis_products(by_row, self._table(self.rows)).view(height, batch, width, heads, height)
         columns = axis_products(by_column, self._table(self.columns)).view(width, batch, height, heads, width)
-        return rows.permute(1, 3, 0, 2, 4).flatten(0, 1), columns.permute(1, 3, 2, 0, 4).flatten(0, 1)
+        return rows.permute(1, 3, 0, 2, 4), columns.permute(1, 3, 2, 0, 4)
 
     def _table(self, table: Tensor) -> Tensor:
         """The table of the attended grid: where the map is pooled, its rows are, alike."""
@@ -67,21 +67,20 @@ class MultiHead(nn.Module):
         return F.avg_pool1d(table.mT[None], 3, 2, padding=odd, count_include_pad=False)[0].mT
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, relative: tuple[Tensor, Tensor] | None) -> Tensor:
-        """(batch * heads, positions, features) from queries, keys and values of (batch * heads, H, W, features)."""
-        if relative is None:
-            return softmax_attention(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2))
-        if query.is_meta:
-            return written_out(query, key, value, *relative)
-        query, key = torch.cat((query, *relative), -1), torch.cat((key, coordinates(key)), -1)
-        return softmax_attention(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2))
+        """(batch * heads, positions, features) from queries, keys and values of (batch, heads, H, W, features)."""
+        if relative is not None and query.is_meta:
+            return written_out(*(part.flatten(0, 1) for part in (query, key, value, *relative)))
+        if relative is not None:
+            query, key = torch.cat((query, *relative), -1), torch.cat((key, coordinates(key)), -1)
+        return softmax_attention(*(part.flatten(0, 1).flatten(1, 2) for part in (query, key, value)))
 
 
 def coordinates(grid: Tensor) -> Tensor:
-    """Each position's row and column as ones among zeros, (batch, H, W, H + W)."""
-    batch, height, width, _ = grid.shape
+    """Each position's row and column as ones among zeros, (batch, heads, H, W, H + W)."""
+    batch, heads, height, width, _ = grid.shape
     rows, columns = (torch.eye(side, dtype=grid.dtype, device=grid.device) for side in (height, width))
     one = torch.cat((rows[:, None].expand(-1, width, -1), columns.expand(height, -1, -1)), -1)
-    return one.expand(batch, -1, -1, -1)
+    return one.expand(batch, heads, -1, -1, -1)
 
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
