@@ -123,7 +123,7 @@ KNOBS: dict[type[Part], dict[str, list[Any]]] = {
     ResNet: {"depth": [8, 14, 18, 34, 38, 50, 101], "stem": [None, "cifar", "imagenet"], "width": [0.25, 0.7, 1.0, 1.5]},
     PreActResNet: {"depth": [11, 20, 29], "width": [0.5, 1.0, 1.3]},
     WideResNet: {"depth": [10, 16], "factor": [1.0, 2.5, 4.0], "dropout": [0.0, 0.3]},
-    VGG: {"trunk": ["plain", "attention"], "width": [0.125, 0.5, 1.0]},
+    VGG: {"dropout": [1.0, 0.5], "trunk": ["plain", "attention"], "width": [0.125, 0.5, 1.0]},
 }
 """Values of every knob of every part."""
 TRUNKS = [network for network in NETWORKS if network is not Backbone]  # tests/networks/test_backbone.py has that
