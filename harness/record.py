@@ -95,8 +95,9 @@ class Record:
 
     @property
     def remark(self) -> str:
-        """Why a trial failed or was stopped, or where it was taken over from; nothing where there is nothing to say."""
-        return self.reason or (origin_words(self.reused) if self.reused is not None else "")
+        """Why a trial failed or was stopped, or what it took over or goes on with; nothing where there is nothing to say."""
+        promoted = "" if self.promotes is None else f"goes on with trial {self.promotes}, which was stopped early"
+        return self.reason or (origin_words(self.reused) if self.reused is not None else promoted)
 
     def value(self, metric: str) -> float:
         """A metric or a cost by name; raises KeyError where the trial has none."""

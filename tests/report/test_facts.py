@@ -154,6 +154,7 @@ def test_a_promoted_trial_counts_its_epochs_once():
     (whole,) = records(1)
     old = replace(whole, number=1, state="stopped", metrics={}, curve=whole.curve[:6], epochs=6)
     new = replace(whole, number=2, promotes=1, inherited=6)
+    assert new.remark == "goes on with trial 1, which was stopped early" and whole.remark == ""
     alone, both = gather(STUDY, {}, [whole]), gather(STUDY, {}, [old, new])
     assert (both.epochs, both.saved, gather(STUDY, {}, [old]).saved) == (alone.epochs, 0, 14)
     assert both.seconds == pytest.approx(alone.seconds)
