@@ -222,7 +222,7 @@ def test_every_form_gives_the_same_sum() -> None:
     torch.testing.assert_close(fused(query, key, value), whole)
     many = [part.float().repeat(200, 1, 1) for part in (query, key, value)]  # more than fits at a time
     torch.testing.assert_close(softmax_attention(*many), whole.float().repeat(200, 1, 1), rtol=1e-4, atol=1e-5)
-    places = coordinates(torch.empty(1, 2, 3, 1))[0].int().tolist()
+    places = coordinates(torch.empty(1, 1, 2, 3, 1))[0, 0].int().tolist()
     assert places == [
         [[1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 1]],
         [[0, 1, 1, 0, 0], [0, 1, 0, 1, 0], [0, 1, 0, 0, 1]],
