@@ -326,7 +326,8 @@ class Lab:
         tally.retrained = None if tally.retrained is None or counted is None else tally.retrained + counted
         printed = self.drivers[-1].printed
         stopped = states.pop("PRUNED", 0)
-        assert (stopped > 0) == ("stopping=None" not in self.study), printed
+        may_stop = "stopping=" in self.study and "stopping=None" not in self.study
+        assert (stopped > 0) == may_stop, printed
         assert states == Counter({"COMPLETE": planned - failed - stopped} | ({"FAIL": failed} if failed else {})), printed
         assert None not in keys and max(keys.values(), default=1) == 1, "a key is COMPLETE twice"
         assert [number for number, _, _ in rows] == list(range(planned)), "numbers have a gap"
