@@ -6,6 +6,8 @@ a contract test reads everything back through `optuna.load_study`.
 """
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,11 +158,24 @@ def tune(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def pragmas(connection: Any, _: Any) -> None:
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA journal_mode={'DELETE' if remote else 'WAL'}")
+        _keep_journal(cursor, "DELETE" if remote else "WAL")
         cursor.execute(f"PRAGMA synchronous={'FULL' if remote else 'NORMAL'}")
         cursor.close()
 
     engine.dispose()  # a connection made before this listener would go without
+
+
+def _keep_journal(cursor: Any, mode: str) -> None:
+    """Sets the journal of a connection: SQLite does not wait here for a process that is just making the same database."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            cursor.execute(f"PRAGMA journal_mode={mode}")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
 
 
 def open_engine(url: str) -> Engine:
