@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from sqlalchemy import create_engine
 
 from harness.errors import StorageError
 from harness.record import Epoch
 from harness.storage import tables
 from harness.storage.reader import read_records, read_studies
 from harness.storage.store import Store
-from harness.storage.tables import DatabaseAway, on_network_disk, shown
+from harness.storage.tables import DatabaseAway, on_network_disk, shown, tune
 from harness.study import maximize, minimize
 
 OBJECTIVES = (maximize("accuracy"), minimize("params"))
@@ -259,3 +260,19 @@ def test_passwords_are_never_shown() -> None:
     with pytest.raises(StorageError) as caught:
         read_studies("postgresql+nodriver://me:secret@host/db")
     assert "secret" not in str(caught.value)
+
+
+def test_a_database_whose_journal_is_just_being_changed_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    other = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN EXCLUSIVE")  # in a rollback journal, as a new database is at first
+    release = threading.Timer(0.5, other.rollback)
+    release.start()
+    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": 0})
+    tune(engine)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    release.join()
+    other.close()
+    engine.dispose()
