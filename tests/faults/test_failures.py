@@ -10,10 +10,16 @@ import pytest
 from lab import Lab, real, searched
 
 MakeLab = Callable[[str, str], Lab]
+KINDS = [("nan", "nan"), ("inf", "inf"), ("raise", "ValueError: no luck")]
 
 
-@pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=pytest.mark.faults_long)])
-@pytest.mark.parametrize(("fault", "reason"), [("nan", "nan"), ("inf", "inf"), ("raise", "ValueError: no luck")])
+@pytest.mark.parametrize(
+    ("backend", "fault", "reason"),
+    [
+        *(("local", *kind) for kind in KINDS),
+        *(pytest.param("ray", *kind, marks=pytest.mark.faults_long) for kind in KINDS[::2]),
+    ],
+)
 def test_a_failing_trial_is_a_result(make_lab: MakeLab, backend: str, fault: str, reason: str) -> None:
     lab = make_lab(searched("Random(trials=16)"), f"{fault} ({backend})")
     driver = (lab.on_ray if backend == "ray" else lab.local)(FAKE_FAULT=fault)
@@ -28,7 +34,7 @@ def test_a_failing_trial_is_a_result(make_lab: MakeLab, backend: str, fault: str
 @pytest.mark.parametrize("kind", ["fake", "real"])
 def test_workers_are_killed(make_lab: MakeLab, kind: str) -> None:
     """Only those of this driver: they are found in its own session."""
-    study = searched("Random(trials=40)") if kind == "fake" else real(trials=8, epochs=20, limit=600)
+    study = searched("Random(trials=24)") if kind == "fake" else real(trials=8, epochs=20, limit=600)
     lab = make_lab(study, f"workers killed ({kind})")
     driver, rng, caused = lab.on_ray(FAKE_PAUSE=0.4), random.Random(kind), 0
     lab.wait_for_rows(driver, 1)
@@ -39,7 +45,7 @@ def test_workers_are_killed(make_lab: MakeLab, kind: str) -> None:
             caused += 1
         time.sleep(rng.uniform(0.5, 1.5))
     assert driver.wait() == 0, driver.printed
-    lab.assert_whole(40 if kind == "fake" else 8, caused=caused)
+    lab.assert_whole(24 if kind == "fake" else 8, caused=caused)
 
 
 @pytest.mark.faults_long

@@ -10,6 +10,8 @@ from lab import Driver, Lab, real, searched
 MakeLab = Callable[[str, str], Lab]
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143, "SIGUSR1": 143, "SIGUSR2": 143}
 long = pytest.mark.faults_long
+ON_RAY = ("SIGINT", "SIGTERM", "SIGUSR1")
+"""What Ray and Tune take for themselves."""
 backends = pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=long)])
 PLANNED = 12
 
@@ -26,8 +28,14 @@ def assert_goes_on(lab: Lab, driver: Driver, planned: int = PLANNED) -> None:
     lab.assert_whole(planned, caused=1)
 
 
-@backends
-@pytest.mark.parametrize("name", [name if name == "SIGINT" else pytest.param(name, marks=long) for name in CODES])
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("local", "SIGINT"),
+        *(pytest.param("local", name, marks=long) for name in CODES if name != "SIGINT"),
+        *(pytest.param("ray", name, marks=long) for name in ON_RAY),
+    ],
+)
 def test_a_signal_ends_cleanly_and_says_how_to_go_on(make_lab: MakeLab, backend: str, name: str) -> None:
     lab = make_lab(searched(f"Evolution(trials={PLANNED}, population=4)"), f"{name} ({backend})")
     driver = begin(lab, backend, FAKE_PAUSE=0.1)
@@ -37,8 +45,10 @@ def test_a_signal_ends_cleanly_and_says_how_to_go_on(make_lab: MakeLab, backend:
     assert_goes_on(lab, driver)
 
 
-@backends
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=long)])
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [("local", "SIGTERM"), pytest.param("local", "SIGINT", marks=long), pytest.param("ray", "SIGTERM", marks=long)],
+)
 def test_a_second_signal_leaves_at_once(make_lab: MakeLab, backend: str, name: str) -> None:
     """Also from the middle of an epoch that would take minutes."""
     lab = make_lab(searched("Random(trials=3)"), f"{name} twice ({backend})")
