@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.main import app
 
 PLAIN = [0.912, 0.905, 0.921, 0.899, 0.915, 0.908]
 SE = [0.919, 0.915, 0.926, 0.909, 0.921, 0.912]

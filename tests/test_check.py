@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
 from harness.check import Finding, place_of, rehearse_study, subject_of, tried
+from harness.cli import main
 from harness.errors import HarnessError
 from harness.measure import contract
 from harness.measure.complexity import CountError
@@ -190,7 +190,7 @@ def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     def command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["harness", *(() if words[0] in ("plan", "run") else ("check",)), *words])
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
+from harness.cli import main, options
 from harness.execution.ledger import Rules
 from harness.run import Options, run_study
 from harness.study import Study
@@ -24,7 +24,7 @@ def harness(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     def command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["harness", *words])
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
@@ -231,7 +231,7 @@ def test_a_time_limit_ends_cleanly_and_says_what_is_left(harness: Harness, tmp_p
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("20m", 1200), ("1.5h", 5400), ("2d", 172800)])
 def test_stretches_of_time(text: str, seconds: float) -> None:
-    assert cli.seconds(text) == seconds
+    assert options.seconds(text) == seconds
 
 
 def test_a_study_that_nobody_runs_cannot_be_stopped(harness: Harness, tmp_path: Path) -> None:

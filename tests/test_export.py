@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.main import app
 from harness.design import AddOneIn
 from harness.run import Options, run_study
 from harness.study import Random, Study

@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.main import app
 from harness.config import Config, ResNet, part_from_json
 from harness.cost import Cost, network_cost
 from harness.errors import ConfigError
@@ -145,7 +145,7 @@ def test_the_list_fits_and_shows_both_counts(columns):
 
 def printed(columns: int, *names: str) -> list[str]:
     """What the installed command prints in a terminal of so many columns."""
-    script = "import sys; from harness.cli import main; sys.argv = ['harness', 'presets', *sys.argv[1:]]; main()"
+    script = "import sys; from harness.cli.main import main; sys.argv = ['harness', 'presets', *sys.argv[1:]]; main()"
     environment = os.environ | {"COLUMNS": str(columns)}
     done = subprocess.run(
         [sys.executable, "-c", script, *names], env=environment, capture_output=True, text=True, check=True

@@ -26,7 +26,7 @@ import harness.measure.complexity
 import harness.networks.build
 import harness.run  # noqa: F401
 from harness import trial
-from harness.cli import main
+from harness.cli.main import main
 from harness.execution.keeping import Keeper
 from harness.execution.ledger import Ledger
 from harness.storage.lease import Lease

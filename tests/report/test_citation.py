@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.main import app
 from harness.config import ATTENTIONS, LTPA, NETWORKS
 from harness.design import AddOneIn
 from harness.report.citation import AMOUNTS, KINDS, METHODS, SETTINGS, bibtex, keys, methods, own, references

@@ -1,0 +1,31 @@
+"""The verbs. Exit codes: 0 done; 1 done, with failed trials; 2 bad input, in one line; 130, 143 interrupted, can go on."""
+
+import sys
+
+import typer
+
+from harness.cli import making, planning, reading, running, tables
+from harness.errors import HarnessError
+
+app = typer.Typer(
+    name="harness",
+    help="Find out which attention belongs where in a convolutional network, and prove it."
+    "\n\nStart with `harness new mystudy`, then `harness plan`, `harness run` and `harness report`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for module in (making, planning, running, reading, tables):
+    app.add_typer(module.verbs)
+
+
+def main() -> None:
+    """The `harness` command: what a user got wrong is one line on stderr and exit code 2."""
+    try:
+        app()
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,114 @@
+"""What several verbs take: their options, the console, and how a study is named."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.study import Study
+
+console = Console(highlight=False)
+
+Storage = Annotated[
+    str, typer.Option("--storage", envvar="HARNESS_STORAGE", help="Database URL of the studies.", metavar="URL")
+]
+Target = Annotated[str, typer.Argument(help="A study file, a dotted module, or the name of a study in the database.")]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", help="Another value for this run, e.g. `training.epochs=5`. Repeatable.", metavar="PATH=VALUE"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="HARNESS_DATA", help="Folder of the data (default: `data`).", metavar="DIR"),
+]
+Download = Annotated[bool, typer.Option("--download", help="Fetch cifar10 or cifar100 into the data folder first.")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of checkpoints (default: `runs` beside the database).")]
+Code = Annotated[list[Path], typer.Option("--code", help="Folder of your own modules. Repeatable.", metavar="DIR")]
+Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Stop when the study has this many trials.")]
+BackendName = Annotated[
+    Literal["ray", "local"], typer.Option("--backend", help="ray: workers on GPUs and cores; local: in this process.")
+]
+Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", min=1, help="Trials at once (default: as many as the machine has room for).")
+]
+Cpus = Annotated[int, typer.Option("--cpus-per-trial", min=1, help="Cores reserved for a trial.")]
+Gpus = Annotated[
+    float | None,
+    typer.Option("--gpus-per-trial", min=0, help="GPUs of a trial; 0.25 puts four on one (default: 1 if there are any)."),
+]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the study from a driver that seems to run it.")]
+RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Run the configs of failed trials again, as new rows that name the old.")
+]
+Promote = Annotated[
+    int | None,
+    typer.Option(
+        "--promote",
+        min=1,
+        help="Go on with the N best trials that were stopped early, from their checkpoints, as new rows that name the old.",
+        metavar="N",
+        show_default=False,
+    ),
+]
+NoReuse = Annotated[
+    bool, typer.Option("--no-reuse", help="Train also what another study of the database has finished, under the same key.")
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", help="Start no epoch that would not end in time: `90s`, `20m`, `8h`, `2d`.", metavar="TIME"),
+]
+KeepWeights = Annotated[
+    Literal["front", "all", "none"], typer.Option("--keep", help="Whose final weights stay under the runs folder.")
+]
+Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster, e.g. `auto` or `host:6379`.")]
+Margin = Annotated[
+    float | None,
+    typer.Option("--margin", min=0, help="The smallest difference that matters, in the metric's own unit.", metavar="D"),
+]
+Form = Annotated[
+    Literal["latex", "markdown", "csv"] | None,
+    typer.Option("--as", help="Print the table in this form.", show_default=False),
+]
+
+DATABASE = "sqlite:///harness.db"
+
+
+def seconds(text: str | None, option: str = "--for") -> float | None:
+    """A stretch of time as a user writes it: 90s, 20m, 8h, 2d, or plain seconds."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if match is None:
+        raise HarnessError(f"{option} {text}: write a number and s, m, h or d, as in 20m or 8h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def named(target: str, storage: str, settings: list[str], data: Path | None, code: list[Path]) -> "tuple[Study, Path]":
+    """A study by its file or its name in the database, and the folder of its data."""
+    from harness.code import add_paths
+    from harness.loading import is_study_file, load_study, override
+    from harness.storage.reader import read_studies
+    from harness.study import Study
+
+    add_paths([str(folder.resolve()) for folder in code])
+    if is_study_file(target):
+        return override(load_study(target)[0], settings), data or Path("data")
+    stored = read_studies(storage, target)[0]
+    places = stored.attributes.get("places", {})
+    add_paths(places.get("code", []))
+    return override(Study.from_json(stored.attributes["asked"]), settings), data or Path(places.get("data", "data"))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole and says where; a folder that is not there is one line."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be written ({error.strerror}); name a file in a folder that is there") from None
+    console.print(f"wrote {path}", markup=False)

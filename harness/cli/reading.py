@@ -1,0 +1,165 @@
+"""Verbs that show what is stored: status, report."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from harness.cli.options import DATABASE, AsJson, Storage, console
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.storage.reader import Stored
+
+verbs = typer.Typer()
+PANEL = "See"
+
+
+@verbs.command(rich_help_panel=PANEL)
+def status(
+    name: Annotated[str | None, typer.Argument(help="A study; without one, all of them.")] = None,
+    storage: Storage = DATABASE,
+    failed: Annotated[bool, typer.Option("--failed", help="Show why trials failed, with tracebacks.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every study, or show one: counts, front, failures with reasons."""
+    from harness.storage.reader import read_studies, revision, revisions
+
+    found = read_studies(storage, name)
+    if name is None:
+        newest = {revision(stored.name)[0]: revisions(found, revision(stored.name)[0])[-1] for stored in found}
+        rows = [_study_row(stored) for stored in newest.values()]
+        if as_json:
+            print(json.dumps(rows))
+        elif not rows:
+            console.print("no studies yet: start one with `harness run`")
+        else:
+            _print_rows(rows)
+        return
+    _show_study(found[0], storage, failed, as_json)
+
+
+def _study_row(stored: "Stored") -> dict[str, Any]:
+    definition = stored.attributes["definition"]
+    return {
+        "study": stored.name,
+        "created": stored.attributes.get("created", "")[:10],
+        "planned": definition["strategy"].get("trials"),
+        **{state: stored.counts.get(state, 0) for state in ("complete", "stopped", "failed", "running")},
+        "question": definition["question"],
+    }
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    """A line a study; the question only where it has room."""
+    lines = [["study", "finished", "running", "failed", "created"]]
+    for row in rows:
+        finished = row["complete"] + row["stopped"] + row["failed"]
+        done = f"{finished} of {max(row['planned'], finished)}" if row["planned"] else str(finished)
+        lines.append([row["study"], done, str(row["running"]), str(row["failed"]), row["created"]])
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    room = console.width - sum(widths) - 2 * len(widths)
+    for line, question in zip(lines, ["question", *(row["question"] for row in rows)], strict=True):
+        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        shown = question if len(question) <= room else question[: room - 3] + "..."
+        words = "  ".join([*cells, *([shown] if room >= 24 else [])])
+        console.print(words, markup=False, soft_wrap=True, style="dim" if line is lines[0] else None)
+
+
+def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
+    from harness.analysis.front import front
+    from harness.report.sentences import counts, early_stopping
+    from harness.report.words import counted
+    from harness.storage.lease import holders
+    from harness.storage.reader import read_records, read_studies, revision, revisions
+    from harness.strategies.stopping import recalled
+    from harness.study import Study
+    from harness.terminal import chosen_text, metric_text
+
+    study, records = Study.from_json(stored.attributes["definition"]), read_records(storage, stored.study_id)
+    best = front(records, study.objectives)
+    metrics = [objective.metric for objective in study.objectives]
+    failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
+    saved = recalled(study, records).saved
+    if as_json:
+        reused = {record.number: record.reused for record in records if record.reused}
+        rows = [
+            {
+                "number": record.number,
+                "params": record.params,
+                "values": {metric: record.value(metric) for metric in metrics},
+            }
+            for record in best
+        ]
+        reasons = {
+            name: [{"number": record.number, "reason": record.reason} for record in ended]
+            for name, ended in (("failures", failures), ("stops", stops))
+        }
+        print(json.dumps(_study_row(stored) | {"front": rows, **reasons, "saved_epochs": saved, "reused": reused}))
+        return
+    others = [one for one in revisions(read_studies(storage), revision(stored.name)[0]) if one.name != stored.name]
+    states = counts(stored.counts) or "no trials yet"
+    holder = holders(storage).get(stored.study_id)
+    planned = study.strategy.model_dump().get("trials")
+    console.print(f"{stored.name}: {states}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
+    if study.question:
+        console.print(study.question, markup=False)
+    for change in stored.attributes.get("changes", ()):
+        console.print(f"changed: {change}", markup=False, style="dim")
+    for one in others:
+        shown = one.name if "@" in one.name else f"{one.name}@1"
+        console.print(f"other revision: {shown}, {counts(one.counts) or 'no trials'}", markup=False, style="dim")
+    if holder is not None and holder.alive:
+        console.print(f"run by {holder.words}", markup=False, style="green")
+    if study.stopping is not None:
+        longest = max((record.config.training.epochs for record in records), default=0)
+        words = early_stopping(study, longest)
+        console.print(f"early stopping: {words}; {counted(saved, 'epoch')} saved", markup=False, style="dim")
+    if best:
+        console.print(f"\nfront ({len(best)} of {stored.counts.get('complete', 0)} finished trials)", style="dim")
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        for column in ("trial", *metrics):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("chosen", overflow="fold")
+        order = study.open_space(check=False).parameters
+        for record in sorted(best, key=lambda record: record.value(metrics[0]) * study.objectives[0].sign):
+            values = [metric_text(metric, record.value(metric)) for metric in metrics]
+            table.add_row(str(record.number), *values, chosen_text(record.params, order))
+        console.print(table)
+    if taken := Counter(str(record.reused["study"]) for record in records if record.reused):
+        words = ", ".join(f"{counted(count, 'trial')} from {name}" for name, count in taken.items())
+        console.print(f"taken over: {words}", markup=False, style="dim")
+    for record in failures:
+        console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
+        if failed and record.traceback:
+            console.print(record.traceback.rstrip(), markup=False, style="dim")
+
+
+@verbs.command(rich_help_panel=PANEL)
+def report(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    storage: Storage = DATABASE,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the page (default: `reports/NAME`).", metavar="DIR")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the page: fronts, curves, trials, provenance; with trials.csv and front.json beside it."""
+    from harness.report.page import write_page
+    from harness.storage.reader import read_records, read_studies
+    from harness.study import Study
+
+    stored = read_studies(storage, name)[0]
+    study = Study.from_json(stored.attributes["definition"])
+    folder = out or Path("reports") / name
+    try:
+        page = write_page(study, stored.attributes, read_records(storage, stored.study_id), folder)
+    except OSError as error:
+        raise HarnessError(f"--out {folder}: the page cannot be written there ({error.strerror})") from None
+    if as_json:
+        print(json.dumps({"page": str(page.resolve())}))
+    else:
+        console.print(str(page.resolve()), markup=False, soft_wrap=True)

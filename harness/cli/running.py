@@ -1,0 +1,260 @@
+"""Verbs that run a study: run, resume, stop."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import (
+    DATABASE,
+    Address,
+    AsJson,
+    BackendName,
+    Code,
+    Concurrency,
+    Cpus,
+    Data,
+    Download,
+    For,
+    Gpus,
+    KeepWeights,
+    NoReuse,
+    Promote,
+    RetryFailed,
+    Runs,
+    Settings,
+    Storage,
+    TakeOver,
+    Target,
+    Trials,
+    console,
+    seconds,
+)
+from harness.errors import Interrupted, StudyError
+
+if TYPE_CHECKING:
+    from harness.run import Options, Summary
+
+verbs = typer.Typer()
+PANEL = "Run"
+
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Signals that end a run cleanly: from a keyboard, from a closed terminal, from Slurm and preemptible clouds."""
+
+
+@verbs.command(rich_help_panel=PANEL)
+def run(
+    target: Target,
+    storage: Storage = DATABASE,
+    settings: Settings = [],  # noqa: B006
+    trials: Trials = None,
+    data: Data = None,
+    download: Download = False,
+    backend: BackendName = "ray",
+    concurrency: Concurrency = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    address: Address = None,
+    runs: Runs = None,
+    keep: KeepWeights = "front",
+    code: Code = [],  # noqa: B006
+    time_limit: For = None,
+    promote: Promote = None,
+    no_reuse: NoReuse = False,
+    retry_failed: RetryFailed = False,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a study, or go on with what is missing of it.
+
+    Ctrl-C ends cleanly; the same command goes on. A setting that changes what is trained opens a study of its own,
+    `NAME~training.epochs=5`, so that a smoke run never mixes with the real one.
+    """
+    from harness.code import add_paths
+    from harness.loading import is_study_file, load_study, override
+    from harness.run import resume_study, run_study
+
+    options = _options(locals())
+    folders = [str(folder.resolve()) for folder in code]
+    add_paths(folders)
+    if is_study_file(target):
+        study, found = load_study(target)
+        study = override(study, settings)
+        options = _with(options, code=tuple(dict.fromkeys((*folders, *found))))
+        if download:
+            _download(study, options)
+        _finish(study.name, options, as_json, lambda **live: run_study(study, options, **live))
+    else:
+        if settings:
+            raise StudyError("--set changes a study file; a stored study goes on as it is: name the file instead")
+        _finish(target, options, as_json, lambda **live: resume_study(target, options, **live))
+
+
+@verbs.command(rich_help_panel=PANEL)
+def resume(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    storage: Storage = DATABASE,
+    trials: Trials = None,
+    data: Data = None,
+    backend: BackendName = "ray",
+    concurrency: Concurrency = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    address: Address = None,
+    runs: Runs = None,
+    keep: KeepWeights = "front",
+    code: Code = [],  # noqa: B006
+    time_limit: For = None,
+    promote: Promote = None,
+    no_reuse: NoReuse = False,
+    retry_failed: RetryFailed = False,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a study from its database alone: its file is not needed."""
+    from harness.run import resume_study
+
+    options = _options(locals())
+    _finish(name, options, as_json, lambda **live: resume_study(name, options, **live))
+
+
+def _options(given: dict[str, Any]) -> "Options":
+    from harness.execution.backend import Resources
+    from harness.execution.ledger import Rules
+    from harness.run import Options
+
+    resources = {name: given[name] for name in ("concurrency", "cpus_per_trial", "gpus_per_trial", "address")}
+    return Options(
+        storage=given["storage"],
+        backend=given["backend"],
+        resources=Resources(**resources),
+        data=given["data"] or Options().data,
+        runs=given["runs"],
+        code=tuple(str(folder.resolve()) for folder in given["code"]),
+        rules=Rules(
+            given["trials"],
+            seconds(given["time_limit"]),
+            given["retry_failed"],
+            given["keep"],
+            given["promote"] or 0,
+            not given["no_reuse"],
+        ),
+        take_over=given["take_over"],
+    )
+
+
+def _with(options: "Options", **changes: Any) -> "Options":
+    from dataclasses import replace
+
+    return replace(options, **changes)
+
+
+def _download(study: Any, options: "Options") -> None:
+    from harness.data.sources import download
+    from harness.preflight import pictures_of, values_of
+    from harness.weights import download_weights
+
+    download(pictures_of(study), options.data)
+    for init in filter(None, values_of(study, "init")):
+        download_weights(init)
+
+
+def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> None:
+    """Runs with a view on it and an ear for signals, says what came of it, and exits accordingly."""
+    from harness.terminal import watcher_for
+
+    with signals() as caught, watcher_for(console, quiet=as_json) as watcher:
+
+        def decoding(done: int, total: int) -> None:
+            if caught:
+                raise Interrupted
+            watcher.decoding(done, total)
+
+        found = None
+        with contextlib.suppress(Interrupted):
+            found = start(watcher=watcher, stop=lambda: bool(caught), decoding=decoding)
+    if found is None:
+        print("harness: interrupted while pictures were decoded: nothing was begun, run it again", file=sys.stderr)
+        sys.exit(130 if caught[0] == signal.SIGINT else 143)
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        for line in closing_words(found, options.storage):
+            console.print(line, markup=False, soft_wrap=True)
+    if caught:
+        sys.exit(130 if caught[0] == signal.SIGINT else 143)
+    sys.exit(1 if found.failed or found.trouble else 0)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects the first request to end; a second one leaves at once, which is as safe as any other death."""
+    caught: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        if caught:
+            sys.stdout.write("\x1b[?25h" if console.is_terminal else "")  # the live table hides the cursor
+            sys.stdout.flush()
+            os._exit(130 if number == signal.SIGINT else 143)
+        caught.append(number)
+
+    wanted = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in wanted}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def closing_words(found: "Summary", storage: str) -> list[str]:
+    """What a run ends with: what was done, and what can be done next."""
+    from harness.report.words import counted, duration
+
+    lines = [f"note: {note}" for note in found.notes] + ([f"stopped: {found.trouble}"] if found.trouble else [])
+    where = "" if storage == DATABASE else f" --storage {found.storage}"
+    total = found.complete + found.stopped + found.failed
+    if found.left and found.trained == 0 and total == 0:
+        lines.append(f"{found.name}: interrupted before the first trial was finished")
+    elif found.trained == 0 and not found.left:
+        lines.append(f"{found.name}: nothing to train, all {counted(total, 'trial')} are finished")
+    else:
+        lines.append(
+            f"{found.name}: {counted(found.trained, 'trial')} finished in {duration(found.seconds)};"
+            f" {total} of {found.planned} in all" + (f", {found.failed} failed" if found.failed else "")
+        )
+    if found.reused:
+        lines.append(f"{counted(found.reused, 'trial')} taken over from other studies, not trained again")
+    if found.saved and found.trained:
+        lines.append(f"{counted(found.stopped, 'trial')} stopped early, {counted(found.saved, 'epoch')} saved")
+    if found.left:
+        lines.append(f"{counted(found.left, 'trial')} left: `harness resume {found.name}{where}` goes on")
+    elif found.complete:
+        lines.append(f"see it: `harness report {found.name}{where}`")
+    if found.failed:
+        lines.append(f"why trials failed: `harness status {found.name} --failed{where}`")
+    return lines
+
+
+@verbs.command(rich_help_panel=PANEL)
+def stop(
+    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    storage: Storage = DATABASE,
+) -> None:
+    """Ask a running study to end cleanly, from this machine or another."""
+    from harness.storage.lease import ask_to_stop
+    from harness.storage.reader import read_studies
+
+    holder = ask_to_stop(storage, read_studies(storage, name)[0].study_id)
+    if holder is None:
+        console.print(f"{name}: nobody runs it", markup=False)
+    else:
+        console.print(f"{name}: asked {holder.process.words} to end; `harness resume {name}` goes on later", markup=False)
