@@ -90,6 +90,7 @@ KNOBS: dict[type[Part], dict[str, list[Any]]] = {
         "radius_per": ["layer", "head"],
         "unit": ["positions", "share"],
         "parametrisation": ["exp", "softplus"],
+        "learned": [True, False],
         "heads": [1, 2, 8],
         "share": [0.1, 0.3, 0.5],
         "multiple": [1, 8],

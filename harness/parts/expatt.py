@@ -39,6 +39,8 @@ class ExpAtt(Attention):
     radius_per: Literal["layer", "head"] = "layer"
     unit: Literal["positions", "share"] = "positions"
     """Of radii: positions of the attended grid, or a share of its longer side."""
+    learned: bool = True
+    """Whether radii are learned; else all stay at `radius`, so that heads share one."""
     parametrisation: Literal["exp", "softplus"] = "exp"
     """What keeps a learned radius positive."""
     heads: Annotated[int, Field(ge=1)] = 8
@@ -92,8 +94,8 @@ class ExpAtt(Attention):
         return height * width * (height + width if self.factorises(height, width) else height * width)
 
     def radii(self) -> int:
-        """Learnable radii of a layer."""
-        return 0 if self.kernel == "uniform" else self.heads if self.radius_per == "head" else 1
+        """Radii of a layer that may differ."""
+        return 0 if self.kernel == "uniform" else self.heads if self.radius_per == "head" and self.learned else 1
 
     def check(self, channels: int) -> None:
         dv = self.values(channels)
@@ -117,7 +119,10 @@ class ExpAtt(Attention):
             found |= {"radius": self.radius, "radii": self.radii()}
             # Fields that came later are named where they are not what all was before them, so that old keys stay.
             found |= {} if self.unit == "positions" else {"unit": self.unit}
-            found |= {} if self.parametrisation == "exp" else {"parametrisation": self.parametrisation}
+            if not self.learned:
+                found["learned"] = False
+            elif self.parametrisation != "exp":
+                found["parametrisation"] = self.parametrisation
         found |= {} if self.projection else {"projection": False}
         return found | ({} if self.largest is None else {"largest": self.largest})
 
@@ -130,4 +135,4 @@ class ExpAtt(Attention):
         total += conv(site.inputs, values, 1, height, width)
         if self.projection:
             total += conv(values, values, 1, height, width)
-        return total + Cost(self.radii(), self.products(height, width) * values)
+        return total + Cost(self.radii() if self.learned else 0, self.products(height, width) * values)

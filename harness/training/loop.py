@@ -87,14 +87,14 @@ def evaluate(network: nn.Module, data: Batches, training: Training) -> Measured:
 
 
 def radii(network: nn.Module) -> dict[str, tuple[float, ...]]:
-    """The learned radii, by stage and block: `2.1` is stage 2, first block; one a head, or one for all heads. In the unit of
+    """The radii that are learned, by stage and block: `2.1` is stage 2, first block; one a head, or one for all heads. In the unit of
     the module that has them.
 
     A module with a `radius` outside of stages is named by its path. Five digits: a curve has one of these an epoch."""
     found: dict[str, tuple[float, ...]] = {}
     for path, module in network.named_modules():
         radius = getattr(module, "radius", None)
-        if isinstance(radius, Tensor):
+        if isinstance(radius, Tensor) and any(True for _ in module.parameters()):
             place, others = _place(path), 1
             while (name := place if others == 1 else f"{place}/{others}") in found:
                 others += 1

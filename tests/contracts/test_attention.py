@@ -99,6 +99,7 @@ SLOTS: list[Attention] = [
     ExpAtt(kernel="uniform"),
     ExpAtt(unit="share", radius=0.3, parametrisation="softplus", projection=False, share=0.5),
     ExpAtt(heads=1, multiple=1, share=0.2, largest=4),
+    ExpAtt(learned=False, radius=1.5),
     AA(),
     AA(heads=4, min_keys=5, upsilon=0.5, largest=4),
     AA(position="none", upsilon=1.0, min_keys=2),

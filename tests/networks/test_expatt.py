@@ -204,7 +204,7 @@ def test_a_small_map_is_not_pooled() -> None:
     torch.testing.assert_close(plain(x), pooled(x))
 
 
-LATER: dict[str, Any] = {"unit": "share", "parametrisation": "softplus", "projection": False, "largest": 7}
+LATER: dict[str, Any] = {"unit": "share", "parametrisation": "softplus", "projection": False, "largest": 7, "learned": False}
 
 
 def test_later_fields_are_in_the_key_where_they_matter() -> None:
@@ -215,6 +215,23 @@ def test_later_fields_are_in_the_key_where_they_matter() -> None:
         assert ExpAtt(**{name: value}).effective(64) == first | {name: value}
     idle = ExpAtt(kernel="uniform", unit="share", parametrisation="softplus")
     assert idle.effective(64) == ExpAtt(kernel="uniform").effective(64)
+    fixed = ExpAtt(learned=False, radius_per="head", parametrisation="softplus")  # heads that stay alike are one
+    assert fixed.effective(64) == first | {"learned": False}
+
+
+@pytest.mark.parametrize("parametrisation", ["exp", "softplus"])
+def test_a_radius_that_is_not_learned_stays_and_costs_nothing(parametrisation: Any) -> None:
+    knobs: dict[str, Any] = {"radius": 1.7, "parametrisation": parametrisation}
+    site = Site(6, 32, 8, 8)
+    fixed, learned = ExpAttConv2d(ExpAtt(learned=False, **knobs), site), ExpAttConv2d(ExpAtt(**knobs), site)
+    counts = [sum(weight.numel() for weight in module.parameters()) for module in (fixed, learned)]
+    assert counts[1] - counts[0] == 1
+    fixed.load_state_dict(learned.state_dict())
+    x = values(8, 8, channels=6).float()
+    assert torch.equal(fixed(x), learned(x))
+    assert fixed.map.radius is not None
+    assert float(fixed.map.radius) == pytest.approx(1.7)
+    assert not fixed.map.radius.requires_grad
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,11 @@ class DistanceMap(nn.Module):
         super().__init__()
         self.slot = slot
         self.kernel = kernel_named(slot.kernel) if slot.radii() else None
-        self.log_radius = nn.Parameter(torch.empty(slot.radii())) if slot.radii() else None
+        self.log_radius: Tensor | None
+        if slot.radii() and slot.learned:
+            self.log_radius = nn.Parameter(torch.empty(slot.radii()))
+        else:
+            self.register_buffer("log_radius", torch.empty(slot.radii()) if slot.radii() else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
