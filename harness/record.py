@@ -1,7 +1,7 @@
 """What a trial left behind: the one shape that trials write, and store, analysis and report read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -52,6 +52,56 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """How long a trial's network takes to classify a batch on a device, and how much memory: norms in evaluation, no
+    gradients. Made by the trial itself, by `harness measure`, or brought from elsewhere as a CSV."""
+
+    device: str
+    """The device's own name; of a CSV what it says."""
+    batch: int
+    """Pictures passed at once."""
+    latency: float
+    """Seconds of a pass of the whole batch, its transfer apart: the median of the blocks' medians."""
+    where: Literal["cpu", "cuda", ""] = ""
+    """The kind of device; nothing where the numbers come from elsewhere."""
+    memory: float | None = None
+    """Bytes of tensors held at once at most, weights among them; None where it is not known."""
+    spread: float | None = None
+    """Seconds between the quartiles of the blocks' medians."""
+    precision: str = ""
+    """fp32, tf32 or bf16: as the trial was trained."""
+    threads: int | None = None
+    """CPU threads."""
+    blocks: int | None = None
+    repeats: int | None = None
+    """Passes timed, over all blocks."""
+    busy: float | None = None
+    """Cores that other processes kept busy meanwhile, on average; None where the system does not say."""
+    source: str = ""
+    """Who measured: `trial`, `harness measure`, or the name of a file."""
+    measured: str = ""
+    """When, UTC, ISO 8601."""
+
+    @property
+    def place(self) -> tuple[str, int, str, int | None]:
+        """What two measurements share that may stand for one another: device, batch, precision, threads on a CPU."""
+        return self.device, self.batch, self.precision, self.threads if self.where == "cpu" else None
+
+    @property
+    def title(self) -> str:
+        """batch 32 on NVIDIA H200"""
+        threads = f", {self.threads} threads" if self.where == "cpu" and self.threads not in (None, 1) else ""
+        return f"batch {self.batch} on {self.device}{threads}"
+
+    def metrics(self) -> dict[str, float]:
+        """As metrics of the trial: `latency`, `inference_memory`."""
+        return {"latency": self.latency} | ({} if self.memory is None else {"inference_memory": self.memory})
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value not in (None, "")}
+
+
+@dataclass(frozen=True)
 class Record:
     """One row of the study: one config, one seed, one training."""
 
@@ -65,7 +115,11 @@ class Record:
     costs: dict[str, int]
     """Exact: params, macs."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Measured: accuracy, loss, top5, seconds, pictures_per_second, peak_memory, energy; what there is of them."""
+    """Measured: accuracy, loss, top5, seconds, pictures_per_second, peak_memory, energy, latency, inference_memory; what
+    there is of them."""
+    measured: tuple[Measurement, ...] = ()
+    """Latency and memory on devices, how they were found, in the order they came; `metrics` has those that the study is
+    about (the first of `Study.measure`)."""
     curve: tuple[Epoch, ...] = ()
     epochs: int = 0
     """Epochs finished."""

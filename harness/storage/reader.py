@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
 
 from harness.config import Scalar
 from harness.errors import StorageError, hint
-from harness.record import Epoch, Record, State
+from harness.record import Epoch, Measurement, Record, State
 from harness.storage import tables
 from harness.storage.tables import open_engine, readable, shown
 
@@ -159,6 +159,7 @@ def _record(
         config_json=found.get("config", {}),
         costs=found.get("costs", {}),
         metrics=found.get("metrics", {}),
+        measured=tuple(Measurement(**one) for one in found.get("measured", ())),
         curve=curve,
         epochs=len(curve),
         device=found.get("device", ""),
