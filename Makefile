@@ -26,7 +26,7 @@ test: $(READY)  ## the fast test suite
 	$(BIN)/python -m pytest tests -m "not faults_long and not counts_long"
 
 faults: $(READY)  ## cause every fault we know of, many times, and print what it cost (20 minutes)
-	$(BIN)/python -m pytest tests/faults -rs
+	$(BIN)/python -m pytest tests/faults -rs -n 3
 
 calibration: $(READY)  ## how often verdicts are wrong in simulated studies, and what they find (6 minutes)
 	$(BIN)/python tests/benchmarks/calibration.py

@@ -1,7 +1,7 @@
 """Labs for the tests of faults, and the table of what was done and what it cost."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 import pytest
@@ -20,6 +20,19 @@ def make_lab() -> Iterator[Callable[[str, str], Lab]]:
     yield make
     for lab in made:
         lab.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What another process of this run has caused (pytest-xdist)."""
+    for line in getattr(node, "workeroutput", {}).get("tallies", ()):
+        theirs = Tally(**line)
+        TALLIES.setdefault(theirs.fault, Tally(theirs.fault)).add(theirs)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tallies"] = [asdict(tally) for tally in TALLIES.values()]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -136,6 +136,12 @@ class Tally:
     retrained: int | None = 0
     """Epochs trained again; None where they were not counted."""
 
+    def add(self, other: "Tally") -> None:
+        """Counts another's too."""
+        for name in ("caused", "planned", "finished", "stopped", "lost", "duplicated"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.retrained = None if None in (self.retrained, other.retrained) else self.retrained + other.retrained
+
 
 TALLIES: dict[str, Tally] = {}
 
@@ -315,15 +321,9 @@ class Lab:
         states = Counter(state for _, state, _ in rows)
         finished = sum(states[state] for state in ("COMPLETE", "PRUNED", "FAIL"))
         keys = Counter(key for _, state, key in rows if state == "COMPLETE")
-        tally = TALLIES.setdefault(self.fault, Tally(self.fault))
-        tally.caused += caused
-        tally.planned += planned
-        tally.finished += finished
-        tally.stopped += states["PRUNED"]
-        tally.lost += max(0, planned - finished)
-        tally.duplicated += keys.total() - len(keys)
-        counted = self.retrained
-        tally.retrained = None if tally.retrained is None or counted is None else tally.retrained + counted
+        lost, duplicated = max(0, planned - finished), keys.total() - len(keys)
+        found = Tally(self.fault, caused, planned, finished, states["PRUNED"], lost, duplicated, self.retrained)
+        TALLIES.setdefault(self.fault, Tally(self.fault)).add(found)
         printed = self.drivers[-1].printed
         stopped = states.pop("PRUNED", 0)
         may_stop = "stopping=" in self.study and "stopping=None" not in self.study
