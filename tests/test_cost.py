@@ -104,6 +104,7 @@ KNOBS: dict[type[Part], dict[str, list[Any]]] = {
         "min_keys": [1, 20],
         "position": ["relative", "none"],
         "largest": [None, 4, 16],
+        "pooled": ["input", "qkv"],
     },
     GSA: {
         "heads": [1, 4, 8],
@@ -252,6 +253,8 @@ def test_aa_on_pooled_maps_by_hand(site: Site) -> None:
     attention = pooled * pooled * (dk + dv) + pooled * sum(small) * dk
     macs = grid * convolution + pooled * projections + attention
     assert counted(AA(largest=4), site).macs == macs
+    later = AA(largest=4, pooled="qkv")  # q, k and v are projected on the whole grid, and pooled then
+    assert counted(later, site).macs == macs + (grid - pooled) * site.inputs * (2 * dk + dv)
 
 
 @pytest.mark.parametrize("site", SITES, ids=str)

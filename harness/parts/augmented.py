@@ -30,6 +30,10 @@ class AA(Attention):
     largest: Annotated[int, Field(ge=1)] | None = 16
     """Longest side of a map that is attended in full; a larger one is average-pooled (3x3, stride 2) before and upsampled
     after, which gives the published FLOPs (ResNet-50's 28-pixel stage is pooled); None pools none."""
+    pooled: Literal["input", "qkv"] = "input"
+    """What is averaged of a map that is pooled, which the paper leaves open: the input, as the published FLOPs of ResNets
+    have it, or queries, keys and values, as that of WRN-28-10 has it. At a stride of one the function is the same, since a
+    1x1 convolution and an average commute; "qkv" has more MACs."""
 
     @property
     def where(self) -> Place:
@@ -52,6 +56,11 @@ class AA(Attention):
         height, width = site.grid
         return (half(height), half(width)) if self.pools(site) else (height, width)
 
+    @property
+    def projects_whole(self) -> bool:
+        """Whether a map is projected before it is pooled."""
+        return self.pooled == "qkv"
+
     def check(self, channels: int) -> None:
         values = self.values(channels)
         if values > channels:
@@ -63,8 +72,9 @@ class AA(Attention):
             raise ConfigError(f"AA.heads = {self.heads}: must divide the {values} attention channels; use one of {fit}")
 
     def effective(self, channels: int) -> dict[str, Any]:
-        own = {"values": self.values(channels), "keys": self.keys(channels)}
-        return own | {"heads": self.heads, "position": self.position, "largest": self.largest}
+        own: dict[str, Any] = {"values": self.values(channels), "keys": self.keys(channels)}
+        own |= {"heads": self.heads, "position": self.position, "largest": self.largest}
+        return own | {"pooled": "qkv"} if self.projects_whole and self.largest is not None else own
 
     def cost(self, site: Site, counter: Counter | None = None) -> Cost:
         """3x3 for the rest, a 1x1 for queries, keys and values, a 1x1 output projection, no biases, and two tables of
@@ -72,7 +82,8 @@ class AA(Attention):
         values, keys = self.values(site.channels), self.keys(site.channels)
         height, width = self.attended(site)
         positions, inner = height * width, self.heads * keys
-        total = conv(site.inputs, 2 * inner + values, 1, height, width) + conv(values, values, 1, height, width)
+        total = conv(site.inputs, 2 * inner + values, 1, *(site.grid if self.projects_whole else (height, width)))
+        total += conv(values, values, 1, height, width)
         total += Cost(0, positions**2 * (inner + values))
         if values < site.channels:
             total += conv(site.inputs, site.channels - values, 3, *site.grid)

@@ -110,14 +110,14 @@ class AAConv2d(nn.Module):
     """concat[3x3 convolution, attention] with `slot.values(outputs)` channels of attention, no biases (section 3).
 
     (batch, inputs, H, W) to (batch, outputs, ceil(H / stride), ceil(W / stride)). A map whose side is beyond `slot.largest`
-    is attended at half its size and upsampled. Raises ConfigError on another grid than it was built for, unless it has no
-    positions.
+    is attended at half its size, averaged before or after the projection (`slot.pooled`), and upsampled. Raises ConfigError
+    on another grid than it was built for, unless it has no positions.
     """
 
     def __init__(self, slot: AA, site: Site) -> None:
         super().__init__()
         values, inner = slot.values(site.channels), slot.heads * slot.keys(site.channels)
-        self.pooled, self.stride = slot.pools(site), site.stride
+        self.pooled, self.projects_whole, self.stride = slot.pools(site), slot.projects_whole, site.stride
         kept = site.channels - values
         self.kept = nn.Conv2d(site.inputs, kept, 3, site.stride, padding=1, bias=False) if kept else None
         self.qkv = nn.Conv2d(site.inputs, 2 * inner + values, 1, site.stride, bias=False)
@@ -125,9 +125,20 @@ class AAConv2d(nn.Module):
         self.project = nn.Conv2d(values, values, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False) if self.pooled else x
-        attended: Tensor = self.project(self.attend(self.qkv(seen)))
+        attended: Tensor = self.project(self.attend(self._qkv(x)))
         if self.pooled:
             size = [-(-side // self.stride) for side in x.shape[2:]]
             attended = F.interpolate(attended, size, mode="bilinear")
         return attended if self.kept is None else torch.cat((self.kept(x), attended), dim=1)
+
+    def _qkv(self, x: Tensor) -> Tensor:
+        """Queries, keys and values on the attended grid."""
+        if self.pooled and not self.projects_whole:
+            x = averaged(x)
+        qkv: Tensor = self.qkv(x)
+        return averaged(qkv) if self.pooled and self.projects_whole else qkv
+
+
+def averaged(x: Tensor) -> Tensor:
+    """3x3 average pooling with a stride of two, over those of the neighbours that lie in the map."""
+    return F.avg_pool2d(x, 3, 2, padding=1, count_include_pad=False)
