@@ -1,7 +1,7 @@
 """A study: a question, with everything needed to answer it. A study file exports one as STUDY."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_v
 from harness.config import NETWORKS, Part, Training, Trunk, parts_from_json
 from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, OneAtATime
 from harness.errors import StudyError
+from harness.latency import HERE, MEASURED, Latency
 from harness.space import Choice, Same, Space, Vary
 
 EXACT = ("params", "macs")
@@ -23,18 +24,31 @@ METRICS = {
     "pictures_per_second": "pictures trained on a second, evaluation and checkpoints apart",
     "peak_memory": "most bytes held at once: by tensors on a GPU, by the whole process on a CPU",
     "energy": "joules that the whole GPU took while the trial ran",
+    **MEASURED,
 }
 """What objectives and constraints may name."""
 EPOCHWISE = ("accuracy", "top5", "loss")
 """Metrics that tell after each epoch how well a trial does."""
-LATE = ("pictures_per_second", "peak_memory", "energy")
+LATE = ("pictures_per_second", "peak_memory", "energy", *MEASURED)
 """Metrics that are known when a trial has ended, and not before."""
 
 
 class Objective(Part):
     """A metric and the way it should go."""
 
-    metric: Literal["accuracy", "top5", "loss", "params", "macs", "seconds", "pictures_per_second", "peak_memory", "energy"]
+    metric: Literal[
+        "accuracy",
+        "top5",
+        "loss",
+        "params",
+        "macs",
+        "seconds",
+        "pictures_per_second",
+        "peak_memory",
+        "energy",
+        "latency",
+        "inference_memory",
+    ]
     direction: Literal["maximize", "minimize"]
 
     @property
@@ -52,9 +66,10 @@ def minimize(metric: str) -> Objective:
 
 
 class Constraint(Part):
-    """A bound on a cost that is known before training: what breaks it is never trained."""
+    """A bound on a cost that is known before training, in closed form or measured on the fresh network: what breaks it is
+    never trained."""
 
-    metric: Literal["params", "macs"]
+    metric: Literal["params", "macs", "latency", "inference_memory"]
     at_most: Annotated[float, Field(gt=0)] | None = None
     at_least: Annotated[float, Field(gt=0)] | None = None
 
@@ -64,8 +79,11 @@ class Constraint(Part):
             raise StudyError(f"Constraint on {self.metric}: give either at_most or at_least; two bounds are two constraints")
         return self
 
-    def holds(self, costs: dict[str, int]) -> bool:
-        value = costs[self.metric]
+    def holds(self, costs: Mapping[str, float]) -> bool:
+        """Whether costs keep to it; those that are not known yet do."""
+        value = costs.get(self.metric)
+        if value is None:
+            return True
         return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
 
     def __str__(self) -> str:
@@ -200,6 +218,9 @@ class Study(Part):
     objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
     constraints: tuple[Constraint, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    measure: tuple[Latency, ...] = ()
+    """Devices and batch sizes at which every network is measured before it is trained; the first is what `latency` and
+    `inference_memory` mean. Empty, where an objective or a constraint names one of them: one picture, where trials run."""
     trial: str | None = None
     """A training loop of the user's own in place of ours, `module:function`: a generator `function(config, seed)` that
     yields a dictionary of metrics (`accuracy` among them) after each epoch."""
@@ -225,6 +246,7 @@ class Study(Part):
                 f"Study.stopping = {self.stopping!r}: {', '.join(sorted(late))} is known only when a trial has ended;"
                 " leave stopping out, or that objective"
             )
+        self._measures_what_it_can()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")
         if len(self.seeds) > 1 and isinstance(self.strategy, Search):
@@ -232,6 +254,27 @@ class Study(Part):
                 f"Study.seeds = {self.seeds}: a search trains each config with one seed; give one, or use a design"
             )
         return self
+
+    def _measures_what_it_can(self) -> None:
+        if len(set(self.measure)) < len(self.measure):
+            raise StudyError(f"Study.measure = {self.measure}: give each device and batch size once")
+        bound = [constraint for constraint in self.constraints if constraint.metric in MEASURED]
+        if bound and self.measures[0].device not in (*HERE, "auto"):
+            raise StudyError(
+                f"Study.constraints: {bound[0]}: a trial cannot measure on {self.measures[0].device!r} before it trains;"
+                " put Latency(device='cpu') or 'cuda' first in Study.measure"
+            )
+        if self.trial is not None and self.measures:
+            raise StudyError(
+                f"Study.measure: networks of a loop of your own are not measured while {self.trial} trains them;"
+                f" leave latency out, then `harness measure {self.name}`"
+            )
+
+    @property
+    def measures(self) -> tuple[Latency, ...]:
+        """What is measured of every network; nothing where nobody asks."""
+        named = {part.metric for part in (*self.objectives, *self.constraints)}
+        return self.measure or ((Latency(),) if named & set(MEASURED) else ())
 
     def open_space(self, *, check: bool = True) -> Space:
         """The space of this study's configs."""
@@ -255,7 +298,8 @@ class Study(Part):
                 if kind not in kinds:
                     raise StudyError(f"{name} {kind!r}: unknown; this version knows {', '.join(kinds)}")
                 fields[name] = kinds[kind](**{field: parts_from_json(value) for field, value in plain.items()})
-        for name, part in (("objectives", Objective), ("constraints", Constraint), ("seeds", None)):
+        parts = {"objectives": Objective, "constraints": Constraint, "measure": Latency, "seeds": None}
+        for name, part in parts.items():
             if isinstance(items := fields.get(name), list):
                 fields[name] = tuple(part(**item) if part and isinstance(item, dict) else item for item in items)
         return Study(space=root["network"], training=root["training"], **fields)

@@ -13,6 +13,9 @@ TITLES |= {"top5": "Top-5", "pictures_per_second": "Pictures", "peak_memory": "P
 NOUNS = {"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"}
 NOUNS |= {"top5": "top-5", "pictures_per_second": "pictures", "peak_memory": "peak memory", "energy": "energy"}
 MEASURED_IN = {"pictures_per_second": "/s", "peak_memory": "B", "energy": "J"}
+TITLES |= {"latency": "Latency", "inference_memory": "Memory in use"}
+NOUNS |= {"latency": "latency", "inference_memory": "memory in use"}
+MEASURED_IN |= {"inference_memory": "B"}
 KINDS = {
     "se": "SE",
     "ese": "eSE",
@@ -84,13 +87,14 @@ def unit(metric: str, values: Iterable[float]) -> Unit:
         return Unit(metric, 100, 2, "%")
     if metric == "loss":
         return Unit(metric, 1, 3, "")
-    steps = _HOURS if metric == "seconds" else _MILLIONS
+    steps = {"seconds": _HOURS, "latency": _MOMENTS}.get(metric, _MILLIONS)
     scale, symbol = next((scale, symbol) for least, scale, symbol in steps if top >= least)
     whole = len(f"{top * scale:.0f}".lstrip("0"))
     return Unit(metric, scale, min(max(4 - whole, 0), {"": 0, "s": 1}.get(symbol, 3)), symbol + MEASURED_IN.get(metric, ""))
 
 
 _HOURS = ((4 * 3600, 1 / 3600, "h"), (15 * 60, 1 / 60, "min"), (0, 1.0, "s"))
+_MOMENTS = ((1, 1.0, "s"), (1e-3, 1e3, "ms"), (0, 1e6, "\N{MICRO SIGN}s"))
 _MILLIONS = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e4, 1e-3, "k"), (0, 1.0, ""))
 
 
