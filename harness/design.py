@@ -90,7 +90,25 @@ class FractionalFactorial(Design):
     base: Network | None = None
 
 
-DESIGNS: tuple[type[Design], ...] = (LeaveOneOut, AddOneIn, OneAtATime, Factorial, FractionalFactorial)
+class Listed(Design):
+    """Configs that another study found, to be trained again with fresh seeds and scored on the test part, once each."""
+
+    kind: Literal["listed"] = "listed"
+    of: str
+    """The study that found them, with its revision."""
+    rule: str
+    """How they were chosen, in words: the front, the 3 best, trials 3 and 17."""
+    plain: bool
+    """Whether the first config, the baseline, is the best one without its attention; else it is the best one itself."""
+    numbers: tuple[tuple[int, ...], ...]
+    """The trials of that study that each config was found by, none for one that it did not train."""
+    configs: tuple[dict[str, Scalar], ...]
+    """As flat parameters of the space, the baseline first."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Of a training, where they are not that study's."""
+
+
+DESIGNS: tuple[type[Design], ...] = (LeaveOneOut, AddOneIn, OneAtATime, Factorial, FractionalFactorial, Listed)
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,8 @@ BASELINE: dict[str, str] = {"leave-one-out": "full"}
 
 def arms(design: Design, space: Space) -> list[Arm]:
     """The arms of a design, the baseline first; raises StudyError where the design does not fit the space."""
+    if isinstance(design, Listed):
+        return _listed(design, space)
     start = _start(design, space)
     name = BASELINE.get(str(type(design).model_fields["kind"].default), "base")
     found = [Arm(name, space.active(start))]
@@ -131,6 +151,16 @@ def arms(design: Design, space: Space) -> list[Arm]:
         raise StudyError(
             f"{type(design).__name__}.primary = {design.primary!r}: no such arm; it has {known}{hint(design.primary, names)}"
         )
+    return found
+
+
+def _listed(design: Listed, space: Space) -> list[Arm]:
+    """The configs of a list, each named by what it does not share with the first."""
+    first, *others = (space.active(params) for params in design.configs)
+    found = [Arm("plain" if design.plain else "the search's best", first)]
+    for params in others:
+        told = {name: value for name, value in params.items() if name not in first or not _same(first[name], value)}
+        found.append(Arm("; ".join(map(str, differences(told, space.parameters))), params))
     return found
 
 

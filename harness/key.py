@@ -18,13 +18,22 @@ ENGINE = 1
 
 
 def trial_key(
-    config: Config, seed: int, data: str, source: Callable[[str], str] = source_hash, *, trial: str | None = None
+    config: Config,
+    seed: int,
+    data: str,
+    source: Callable[[str], str] = source_hash,
+    *,
+    trial: str | None = None,
+    test: str = "",
 ) -> str:
     """24 hex digits for one trial; `data` is the fingerprint of the pictures and labels, `source` hashes user code, `trial`
-    names a training loop of the user's own."""
+    names a training loop of the user's own, `test` is the fingerprint of the test part where the trial is scored on it: such
+    a trial never stands in for one of a search, which must not see that score, nor the other way round."""
     content = {"engine": ENGINE, "data": data, "seed": seed, **identity(config, source)}
     if trial is not None:
         content["trial"] = {"target": trial, "source": source(trial)}
+    if test:
+        content["test"] = test
     return hashlib.sha256(canonical(content).encode()).hexdigest()[:24]
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness.control_arms import with_controls
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
-from harness.data.sources import open_data
+from harness.data.sources import open_data, open_test
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
 from harness.hardware import Hardware, worth_compiling
@@ -81,6 +81,8 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     sources = user_sources(study)
     initial = {init: weights_source(init) for init in sorted(filter(None, values_of(study, "init")))}
     _, info = open_data(pictures, data, decoding)
+    if study.scores_test:
+        info = replace(info, scored_on=open_test(pictures, data, decoding)[1].fingerprint)
     notes = info.notes + (() if stored is None else differing(stored, info, sources | initial))
     if info.shape.classes <= 5 and any(objective.metric == "top5" for objective in study.objectives):
         raise StudyError(f"Study.objectives: top5 says nothing of {info.shape.classes} classes; use accuracy or loss")
@@ -293,6 +295,8 @@ def differing(stored: Stored, info: DataInfo, sources: dict[str, str]) -> tuple[
             f"study {stored.name!r} was begun on other pictures ({known.train} of {known.dataset}, fingerprint"
             f" {known.fingerprint}; now {info.train}, {info.fingerprint}): name the old folder by --data, or the study anew"
         )
+    if known.scored_on != info.scored_on:
+        raise StudyError(f"study {stored.name!r} was begun on other test pictures: name the old folder by --data")
     changed = [target for target, source in sources.items() if stored.attributes["sources"].get(target) != source]
     return tuple(
         f"the source of {target} has changed since the study was begun: new trials use it as it is now" for target in changed

@@ -1,15 +1,16 @@
 """A study: a question, with everything needed to answer it. A study file exports one as STUDY."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from harness.config import NETWORKS, Part, Training, Trunk, parts_from_json
-from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, OneAtATime
-from harness.errors import StudyError
+from harness.config import NETWORKS, Neutral, Part, Training, Trunk, parts_from_json
+from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, Listed, OneAtATime
+from harness.errors import StudyError, hint
 from harness.latency import HERE, MEASURED, Latency
+from harness.parts.own_data import OwnData
 from harness.space import Choice, Same, Space, Vary
 
 EXACT = ("params", "macs")
@@ -18,6 +19,9 @@ METRICS = {
     "accuracy": "share of the validation pictures classified right, after the last epoch (or as Training.select says)",
     "top5": "share of them with the right class among the first five, where there are more than five",
     "loss": "mean cross-entropy on the validation pictures, after the last epoch (or as Training.select says)",
+    "test_accuracy": "share of the test pictures classified right: read once, after the last epoch, when a study is confirmed",
+    "test_top5": "the same for the right class among the first five, where there are more than five",
+    "test_loss": "mean cross-entropy on the test pictures, likewise",
     "params": "trainable parameters of the network",
     "macs": "multiply-accumulates of one picture's forward pass",
     "seconds": "wall-clock seconds of the trial",
@@ -29,27 +33,30 @@ METRICS = {
 """What objectives and constraints may name."""
 EPOCHWISE = ("accuracy", "top5", "loss")
 """Metrics that tell after each epoch how well a trial does."""
-LATE = ("pictures_per_second", "peak_memory", "energy", *MEASURED)
+TESTED = ("test_accuracy", "test_top5", "test_loss")
+"""Metrics of the test part, which only a study that confirms another has."""
+LATE = (*TESTED, "pictures_per_second", "peak_memory", "energy", *MEASURED)
 """Metrics that are known when a trial has ended, and not before."""
+UNLEARNED = (*EXACT, "seconds", *LATE)
+"""Metrics that a training loop does not say: they are exact, or measured from outside."""
 
 
 class Objective(Part):
     """A metric and the way it should go."""
 
-    metric: Literal[
-        "accuracy",
-        "top5",
-        "loss",
-        "params",
-        "macs",
-        "seconds",
-        "pictures_per_second",
-        "peak_memory",
-        "energy",
-        "latency",
-        "inference_memory",
-    ]
+    metric: str
+    """One of METRICS, or what the study's own loop yields by this name."""
     direction: Literal["maximize", "minimize"]
+    unit: Annotated[str, Field(max_length=12), Neutral("")] = ""
+    """Of what a loop of one's own measures: "%" for shares from 0 to 1, shown in percent; else a symbol, such as "dB"."""
+
+    @model_validator(mode="after")
+    def _well_named(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z_]\w{0,39}", self.metric, re.ASCII):
+            raise StudyError(f"Objective.metric = {self.metric!r}: use letters, digits and _ (40 at most), as in 'miou'")
+        if self.unit and self.metric in METRICS:
+            raise StudyError(f"Objective.unit = {self.unit!r}: {self.metric} has its own; leave unit out")
+        return self
 
     @property
     def sign(self) -> int:
@@ -57,12 +64,12 @@ class Objective(Part):
         return -1 if self.direction == "maximize" else 1
 
 
-def maximize(metric: str) -> Objective:
-    return Objective(metric=metric, direction="maximize")  # type: ignore[arg-type]
+def maximize(metric: str, *, unit: str = "") -> Objective:
+    return Objective(metric=metric, direction="maximize", unit=unit)
 
 
-def minimize(metric: str) -> Objective:
-    return Objective(metric=metric, direction="minimize")  # type: ignore[arg-type]
+def minimize(metric: str, *, unit: str = "") -> Objective:
+    return Objective(metric=metric, direction="minimize", unit=unit)
 
 
 class Constraint(Part):
@@ -164,7 +171,7 @@ class Asha(Halving):
 
 
 Strategy = Annotated[
-    Exhaustive | Random | Evolution | Tpe | LeaveOneOut | AddOneIn | OneAtATime | Factorial | FractionalFactorial,
+    Exhaustive | Random | Evolution | Tpe | LeaveOneOut | AddOneIn | OneAtATime | Factorial | FractionalFactorial | Listed,
     Field(discriminator="kind"),
 ]
 STRATEGIES: dict[str, type[Part]] = {
@@ -222,8 +229,10 @@ class Study(Part):
     """Devices and batch sizes at which every network is measured before it is trained; the first is what `latency` and
     `inference_memory` mean. Empty, where an objective or a constraint names one of them: one picture, where trials run."""
     trial: str | None = None
-    """A training loop of the user's own in place of ours, `module:function`: a generator `function(config, seed)` that
-    yields a dictionary of metrics (`accuracy` among them) after each epoch."""
+    """A training loop of the user's own in place of ours, `module:function`: a generator `function(context)` that yields a
+    dictionary of metrics after each epoch (`harness.own_loop.Context` says what it is given)."""
+    data: OwnData | None = None
+    """What such a loop learns from, where that is none of our data sets; with `Training(dataset="own")`."""
     threads: Annotated[int, Field(ge=1)] = 1
     """CPU threads of a trial: part of its numbers' rounding, so it belongs to the study and not to how it is run."""
 
@@ -236,7 +245,15 @@ class Study(Part):
         metrics = [objective.metric for objective in self.objectives]
         if not metrics or len(set(metrics)) < len(metrics):
             raise StudyError(f"Study.objectives = {metrics}: give one or more, each metric once")
-        if self.stopping is not None and not set(metrics) & set(EPOCHWISE):
+        if (tested := set(metrics) & set(TESTED)) and not self.scores_test:
+            raise StudyError(
+                f"Study.objectives: {', '.join(sorted(tested))}: the test part is not for choosing by it, else nothing is left"
+                f" to judge the choice; use {' or '.join(EPOCHWISE)}, then `harness confirm {self.name}`"
+            )
+        if self.scores_test and self.stopping is not None:
+            raise StudyError(f"Study.stopping = {self.stopping!r}: what confirms a study stops no trial; leave it out")
+        self._assert_measured(metrics)
+        if self.stopping is not None and not self.learned:
             raise StudyError(
                 f"Study.stopping = {self.stopping!r}: no objective of {metrics} is learned epoch by epoch;"
                 f" leave stopping out, or add {' or '.join(EPOCHWISE)}"
@@ -254,6 +271,38 @@ class Study(Part):
                 f"Study.seeds = {self.seeds}: a search trains each config with one seed; give one, or use a design"
             )
         return self
+
+    def _assert_measured(self, metrics: Sequence[str]) -> None:
+        """Raises StudyError for an objective that no trial will measure, and for data that no loop reads."""
+        known = (*METRICS, *(() if self.trial is None else metrics))
+        if unknown := next((metric for metric in metrics if metric not in known), None):
+            raise StudyError(
+                f"Study.objectives: {unknown!r} is no metric of ours ({', '.join(METRICS)}){hint(unknown, METRICS)};"
+                ' a loop of your own measures it: trial="module:function"'
+            )
+        if self.trial is not None and "pictures_per_second" in metrics:
+            raise StudyError(
+                "Study.objectives: pictures_per_second is measured in our own loop; let yours yield its own speed"
+            )
+        if self.trial is None and self.data is not None:
+            raise StudyError(
+                f"Study.data = {self.data.name!r}: only a loop of your own reads it; give trial='module:function'"
+            )
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The metrics of the objectives that the training loop says after each epoch."""
+        return tuple(objective.metric for objective in self.objectives if objective.metric not in UNLEARNED)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """What the objectives say of their units."""
+        return {objective.metric: objective.unit for objective in self.objectives if objective.unit}
+
+    @property
+    def scores_test(self) -> bool:
+        """Whether its trials are scored on the test part: only those that confirm another study's are."""
+        return isinstance(self.strategy, Listed)
 
     def _measures_what_it_can(self) -> None:
         if len(set(self.measure)) < len(self.measure):
@@ -298,6 +347,8 @@ class Study(Part):
                 if kind not in kinds:
                     raise StudyError(f"{name} {kind!r}: unknown; this version knows {', '.join(kinds)}")
                 fields[name] = kinds[kind](**{field: parts_from_json(value) for field, value in plain.items()})
+        if isinstance(own := fields.get("data"), dict):
+            fields["data"] = OwnData(**parts_from_json(own))
         parts = {"objectives": Objective, "constraints": Constraint, "measure": Latency, "seeds": None}
         for name, part in parts.items():
             if isinstance(items := fields.get(name), list):

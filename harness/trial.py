@@ -5,13 +5,14 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from harness.code import SourceChanged, add_paths, import_as, load
-from harness.config import Config, part_from_json
+from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
 from harness.errors import DataError, DiskError, HarnessError, Interrupted, one_line
 from harness.key import canonical, network_identity
@@ -20,7 +21,10 @@ from harness.provenance import provenance
 from harness.record import Epoch
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+    from harness.data.batches import Batches
+    from harness.training.learner import Learner
 
 Cause = Literal["", "memory", "disk", "source", "place"]
 
@@ -51,6 +55,9 @@ class Assignment:
     """Folders of the user's modules."""
     rungs: tuple[int, ...] = ()
     """Epochs after which the driver says whether the trial goes on."""
+    test: str = ""
+    """The fingerprint of the test part where the trial is scored on it, once, when it is trained: only in a study that
+    confirms another."""
 
     @property
     def folder(self) -> Path:
@@ -95,10 +102,6 @@ _checked: set[object] = set()
 """Networks whose closed-form cost ptflops has confirmed in this process."""
 
 
-class Diverged(HarnessError):
-    """The loss is no longer a number."""
-
-
 def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
     """Trains, reporting each epoch; the last report has the outcome. A failing trial is an outcome, never an exception.
 
@@ -106,11 +109,12 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
     """
     curve: tuple[Epoch, ...] = ()
     try:
+        prepare_process(assignment.threads)
         add_paths(list(assignment.code))
         for target, source in assignment.sources.items():
             if is_target(target):
                 import_as(target, source)
-        for report in _train(assignment, stop) if assignment.trial is None else _user_loop(assignment):
+        for report in _train(assignment, stop) if assignment.trial is None else _own_loop(assignment, stop):
             curve = report.curve
             yield report
     except Interrupted:
@@ -133,15 +137,10 @@ def cause_of(error: Exception) -> Cause:
 
 
 def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
-    prepare_process(assignment.threads)
-    import torch
-
     from harness.data.batches import open_batches
     from harness.data.sources import open_data
-    from harness.networks.build import build
     from harness.training import checkpoint, device, loop
     from harness.training.gauges import Gauges
-    from harness.training.initial import load_initial
     from harness.training.learner import Learner
 
     started = time.perf_counter()
@@ -186,6 +185,8 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
             yield Report(tuple(curve))
 
     chosen, weights = learner.chosen(curve[-1])
+    used = speed(curve, data.steps * data.size) | gauges.read()
+    tested, looked = _score(assignment, training, learner, weights, data) if assignment.test else ({}, {})
     origin: dict[str, Any] = {"threads": assignment.threads, "precision": training.precision}
     if info.skipped:
         origin["skipped_images"] = info.skipped
@@ -194,12 +195,33 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     if training.select == "best":
         origin["epoch"] = chosen.epoch
     origin["weights"] = checkpoint.save_final(assignment.folder, assignment.key, weights)
-    metrics = chosen.metrics() | {"seconds": time.perf_counter() - started + spent}
-    metrics |= speed(curve, data.steps * data.size) | gauges.read()
+    origin |= looked
+    metrics = chosen.metrics() | tested | used | {"seconds": time.perf_counter() - started + spent}
     yield Report(
         tuple(curve),
         Outcome("complete", metrics=metrics, device=device.device_name(where), provenance=provenance() | origin),
     )
+
+
+def _score(
+    assignment: Assignment, training: Training, learner: "Learner", weights: Mapping[str, "Tensor"], data: "Batches"
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The one look at the test part, by the weights that stand for the trial: its metrics, and what the record says of it.
+
+    It comes after the checkpoint of the last epoch: a trial that was killed before its row was finished looks again, with
+    the same weights at the same pictures, and finds the same numbers."""
+    from harness.data.sources import open_test
+    from harness.training import loop
+
+    pictures, info = open_test(training, Path(assignment.data))
+    if info.fingerprint != assignment.test:
+        raise DataError(f"the test pictures under {assignment.data} are not those the study was started with")
+    learner.judged.load_state_dict(weights)
+    found = data.test(pictures)
+    accuracy, loss, top5 = loop.evaluate(learner.judged, found, training)
+    metrics = {"test_accuracy": accuracy, "test_loss": loss} | ({} if top5 is None else {"test_top5": top5})
+    read = datetime.now(UTC).isoformat(timespec="seconds")
+    return metrics, {"test": {"pictures": found.held, "fingerprint": info.fingerprint, "read": read}}
 
 
 def prepare_process(threads: int) -> None:
@@ -230,13 +252,15 @@ def speed(curve: Sequence[Epoch], pictures: int) -> dict[str, float]:
 
 
 def _user_loop(assignment: Assignment) -> Iterator[Report]:
-    """A loop of the user's own: no checkpoint of ours, so that an interrupted one begins again."""
+    """A loop of the user's own: no checkpoint of ours, so that an interrupted one begins again. In a study that confirms
+    another it is called with `test=True`, and yields `test_accuracy` with its last epoch."""
     started = time.perf_counter()
     config = cast(Config, part_from_json(assignment.config))
     curve: list[Epoch] = []
     metrics: dict[str, float] = {}
     began = started
-    for epoch, measured in enumerate(load(cast(str, assignment.trial))(config, assignment.seed), start=1):
+    flag = {"test": True} if assignment.test else {}
+    for epoch, measured in enumerate(load(cast(str, assignment.trial))(config, assignment.seed, **flag), start=1):
         metrics = {name: float(value) for name, value in measured.items()}
         if not all(map(math.isfinite, metrics.values())):
             raise Diverged(f"epoch {epoch} measured {metrics}: a metric is a finite number")
@@ -247,4 +271,7 @@ def _user_loop(assignment: Assignment) -> Iterator[Report]:
     if not curve:
         raise HarnessError(f"{assignment.trial} yielded nothing: it yields a dictionary of metrics after each epoch")
     metrics["seconds"] = time.perf_counter() - started
-    yield Report(tuple(curve), Outcome("complete", metrics=metrics, provenance=provenance() | {"trial": assignment.trial}))
+    origin: dict[str, Any] = {"trial": assignment.trial}
+    if assignment.test:
+        origin["test"] = {"fingerprint": assignment.test, "read": datetime.now(UTC).isoformat(timespec="seconds")}
+    yield Report(tuple(curve), Outcome("complete", metrics=metrics, provenance=provenance() | origin))

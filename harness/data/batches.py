@@ -12,12 +12,24 @@ from harness.data.resident import Resident
 from harness.data.stream import Streamed
 
 
-class Batches(Protocol):
-    """One trial's share of the pictures: split by its seed, augmented as its recipe says."""
+class Held(Protocol):
+    """Pictures to evaluate a network on."""
 
     @property
     def device(self) -> torch.device:
         """Where batches come out."""
+
+    @property
+    def held(self) -> int:
+        """How many they are."""
+
+    def held_out(self) -> Iterator[Batch]:
+        """All of them in order, as they are."""
+
+
+class Batches(Held, Protocol):
+    """One trial's share of the pictures: split by its seed, augmented as its recipe says; held out to validate on is a
+    share of the training part."""
 
     @property
     def steps(self) -> int:
@@ -27,15 +39,11 @@ class Batches(Protocol):
     def size(self) -> int:
         """Pictures of a training batch."""
 
-    @property
-    def held(self) -> int:
-        """Pictures held out to validate on."""
-
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The training batches of an epoch (from 1), the same for one seed whatever happened before."""
 
-    def held_out(self) -> Iterator[Batch]:
-        """The validation pictures in order, all of them, as they are."""
+    def test(self, pictures: Pictures | Files) -> Held:
+        """The test part, normalised as the training pictures of this trial are."""
 
 
 def open_batches(

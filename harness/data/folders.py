@@ -40,18 +40,32 @@ def opened(training: Training, root: Path, progress: Progress | None) -> tuple[P
     return _resident(found, training, progress)
 
 
+def opened_test(
+    training: Training, root: Path, progress: Progress | None, *, streamed: bool
+) -> tuple[Pictures | Files, DataInfo]:
+    """The test part of a folder, all of it, kept as the training part is; raises DataError where it holds no picture."""
+    found = _listing(root, None, test=True)
+    if not found.files:
+        raise DataError(f"{found.part} holds no pictures: put the test part there, {found.part}/<class>/*")
+    return (_streamed if streamed else _resident)(found, training, progress)
+
+
 # -- what is there ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The training pictures in order of name, and the number of test pictures."""
+    """The pictures of a part in order of name, and the number of test pictures."""
 
     root: Path
+    part: Path
+    """The folder of the part: train, or the one that is held out."""
     classes: list[str]
     files: list[Path]
     labels: list[int]
     test: int
+    least: int
+    """Pictures that each class needs."""
 
     @property
     def state(self) -> list[Any]:
@@ -63,7 +77,7 @@ class Listing:
         return [str(file.relative_to(self.root)) for file in self.files]
 
 
-def _listing(root: Path, limit: int | None) -> Listing:
+def _listing(root: Path, limit: int | None, *, test: bool = False) -> Listing:
     train, held = root / "train", next((root / name for name in HELD_OUT if (root / name).is_dir()), None)
     if not train.is_dir():
         raise DataError(
@@ -79,21 +93,22 @@ def _listing(root: Path, limit: int | None) -> Listing:
         raise DataError(
             f"{train} and {held} differ in their classes: {', '.join(sorted(missing)[:5])} is in one of them only"
         )
+    part, least = (held, 0) if test else (train, 2)
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = _pictures(train / name)[:limit]
-        _assert_two(train / name, len(found))
+        found = _pictures(part / name)[:limit]
+        _assert_enough(part / name, len(found), least)
         files += found
         labels += [label] * len(found)
-    return Listing(root, classes, files, labels, sum(len(_pictures(held / name)) for name in classes))
+    return Listing(root, part, classes, files, labels, sum(len(_pictures(held / name)) for name in classes), least)
 
 
 def _pictures(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
 
 
-def _assert_two(folder: Path, count: int) -> None:
-    if count < 2:
+def _assert_enough(folder: Path, count: int, least: int) -> None:
+    if count < least:
         raise DataError(f"{folder}: {count} pictures; a class needs two or more, one of them to validate on")
 
 
@@ -180,7 +195,7 @@ def _decoded(found: Listing, training: Training, bad: list[str], progress: Progr
             )
         yield image, label
     for label, count in counts.items():
-        _assert_two(found.root / "train" / found.classes[label], count)
+        _assert_enough(found.part / found.classes[label], count, found.least)
 
 
 def _left_out(error: DataError, training: Training, bad: list[str]) -> None:
@@ -243,7 +258,7 @@ def _streamed(found: Listing, training: Training, progress: Progress | None) -> 
                 hashes.append(seen)
         counts = Counter(found.labels[place] for place in kept)
         for label, name in enumerate(found.classes):
-            _assert_two(found.root / "train" / name, counts[label])
+            _assert_enough(found.part / name, counts[label], found.least)
         np.save(folder / "kept.npy", np.array(kept, np.int64))
         content = name_of("stream", found.classes, [found.labels[place] for place in kept], side, hashes)
         keep_facts(folder, content[:16], (len(kept), side, side, 3), len(found.classes), bad)

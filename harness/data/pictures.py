@@ -51,6 +51,10 @@ class DataInfo:
     """Pictures that cannot be read and are left out."""
     skipped_first: str = ""
     """One of them, and why."""
+    own: bool = False
+    """Whether a loop of the user's own reads or makes them by itself."""
+    scored_on: str = ""
+    """A hash of the test pictures and labels, where a study scores its trials on them: only one that confirms does."""
 
     @property
     def bytes(self) -> int:

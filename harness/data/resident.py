@@ -4,14 +4,15 @@ On a CPU the array is the cache's own, mapped; on a GPU there is one copy a proc
 trained on and what is held out are lists of places: a seed moves no picture.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from harness.config import Training
 from harness.data.augment import Augmentation, Batch, Normalise
-from harness.data.pictures import Counts, DataInfo, Pictures
+from harness.data.pictures import Counts, DataInfo, Files, Pictures
 from harness.data.sources import split
 
 _placed: dict[torch.device, tuple[str, Tensor]] = {}
@@ -56,9 +57,30 @@ class Resident:
             yield augmentation(images.to(self.device, non_blocking=True), labels[at], at)
 
     def held_out(self) -> Iterator[Batch]:
-        for places in torch.split(self._held_places, 4 * self._training.batch_size):
-            images = self._images.index_select(0, places.to(self._images.device))
-            yield self._normalise(images.to(self.device)), self._labels[places].to(self.device)
+        return self._plain(self._images, self._labels, self._held_places)
+
+    def test(self, pictures: Pictures | Files) -> "Whole":
+        assert isinstance(pictures, Pictures)
+        images, labels = torch.from_numpy(pictures.images), torch.from_numpy(pictures.labels)
+        return Whole(self.device, len(labels), lambda: self._plain(images, labels, torch.arange(len(labels))))
+
+    def _plain(self, images: Tensor, labels: Tensor, which: Tensor) -> Iterator[Batch]:
+        """Pictures by their places, as they are."""
+        for places in torch.split(which, 4 * self._training.batch_size):
+            found = images.index_select(0, places.to(images.device))
+            yield self._normalise(found.to(self.device)), labels[places].to(self.device)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A set of pictures to evaluate on; `Held` says what its fields are."""
+
+    device: torch.device
+    held: int
+    batches: Callable[[], Iterator[Batch]]
+
+    def held_out(self) -> Iterator[Batch]:
+        return self.batches()
 
 
 def placed(pictures: Pictures, fingerprint: str, device: torch.device) -> Tensor:

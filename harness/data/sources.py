@@ -1,6 +1,7 @@
 """Where pictures come from: digits (embedded), CIFAR (torchvision), folders of pictures.
 
-Only the training part is read: validation pictures are drawn from it by seed, and the test part is for the end.
+Validation pictures are drawn from the training part by seed. The test part is for the end: `open_test` alone reads it,
+and only trials that confirm a study ask for it.
 """
 
 from pathlib import Path
@@ -26,10 +27,33 @@ def open_data(training: Training, root: Path, progress: Progress | None = None) 
     Decoded once, kept under HARNESS_CACHE (default ~/.cache/attention-harness) and mapped into memory from there; folders
     too large for that (`folders.too_large`) are read as they pass."""
     source = tuple(getattr(training, name) for name in ("dataset", "limit", "image_size", "loading", "skip_bad_images"))
+    if training.dataset == "own":
+        raise DataError(
+            "Training.dataset = 'own': the study's own loop (trial=...) reads or makes these data, nobody else can"
+        )
     if (str(root), *source) not in _opened:
         openers = {"digits": _digits, "folder": folders.opened}
         _opened[str(root), *source] = openers.get(training.dataset, _cifar)(training, root, progress)
     return _opened[str(root), *source]
+
+
+def open_test(training: Training, root: Path, progress: Progress | None = None) -> tuple[Pictures | Files, DataInfo]:
+    """The test part of the data a config names, whole, and what it is (`train` counts its pictures); kept as the training
+    part is. Raises DataError in one line where there is none, or it does not fit the training part."""
+    _, info = open_data(training, root, progress)
+    found: tuple[Pictures | Files, DataInfo]
+    if training.dataset == "digits":
+        found = read(entry(name_of("digits", "test"), lambda folder: _digits_part(folder, test=True), progress), "digits", 0)
+    elif training.dataset == "folder":
+        found = folders.opened_test(training, root, progress, streamed=info.streamed)
+    else:
+        found = _cifar(training, root, progress, test=True)
+    if found[1].shape != info.shape:
+        raise DataError(
+            f"{root}: test pictures are {found[1].shape.width}x{found[1].shape.height}, training pictures"
+            f" {info.shape.width}x{info.shape.height}: set Training.image_size to bring all pictures to one size"
+        )
+    return found
 
 
 def split(labels: Counts, share: float, seed: int) -> tuple[Counts, Counts]:
@@ -46,31 +70,34 @@ def split(labels: Counts, share: float, seed: int) -> tuple[Counts, Counts]:
 
 def _digits(training: Training, root: Path, progress: Progress | None) -> tuple[Pictures, DataInfo]:
     """scikit-learn's 1,797 real handwritten digits, 8x8; a fifth is the test part, always the same."""
-
-    def build(folder: Path) -> None:
-        from sklearn.datasets import load_digits  # met where the entry is built alone: it takes a second to import
-
-        raw = load_digits()
-        labels = raw.target.astype(np.int64)
-        train, _ = split(labels, 0.2, seed=0)
-        images = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]
-        _write(folder, images[train], labels[train], training.limit, 10)
-
     _folders_only(training)
-    return read(entry(name_of("digits", training.limit), build, progress), "digits", 359)
+    limit = training.limit
+    return read(entry(name_of("digits", limit), lambda folder: _digits_part(folder, limit), progress), "digits", 359)
 
 
-def _cifar(training: Training, root: Path, progress: Progress | None) -> tuple[Pictures, DataInfo]:
-    """CIFAR-10 or -100 as torchvision unpacks it under the data folder."""
+def _digits_part(folder: Path, limit: int | None = None, *, test: bool = False) -> None:
+    """Writes an entry of the training part, or of the test part."""
+    from sklearn.datasets import load_digits  # met where the entry is built alone: it takes a second to import
+
+    raw = load_digits()
+    labels = raw.target.astype(np.int64)
+    part = split(labels, 0.2, seed=0)[int(test)]
+    images = np.round(raw.images * (255 / 16)).astype(np.uint8)[..., None]
+    _write(folder, images[part], labels[part], limit, 10)
+
+
+def _cifar(training: Training, root: Path, progress: Progress | None, *, test: bool = False) -> tuple[Pictures, DataInfo]:
+    """CIFAR-10 or -100 as torchvision unpacks it under the data folder: the training part, or the test part whole."""
+    limit, part = (None, ("test",)) if test else (training.limit, ())
 
     def build(folder: Path) -> None:
         from torchvision.datasets import CIFAR10, CIFAR100  # met where the entry is built alone
 
         try:
-            raw = (CIFAR10 if training.dataset == "cifar10" else CIFAR100)(str(root), train=True, download=False)
+            raw = (CIFAR10 if training.dataset == "cifar10" else CIFAR100)(str(root), train=not test, download=False)
         except (RuntimeError, OSError):
             raise missing from None
-        _write(folder, raw.data, np.asarray(raw.targets, np.int64), training.limit, len(raw.classes))
+        _write(folder, raw.data, np.asarray(raw.targets, np.int64), limit, len(raw.classes))
 
     _folders_only(training)
     missing = DataError(
@@ -80,7 +107,7 @@ def _cifar(training: Training, root: Path, progress: Progress | None) -> tuple[P
     if not files:
         raise missing
     content = known(folders.state_of(files), lambda: name_of(folders.digests(files, progress)))
-    return read(entry(name_of(training.dataset, training.limit, content), build, progress), training.dataset, 10_000)
+    return read(entry(name_of(training.dataset, limit, content, *part), build, progress), training.dataset, 10_000)
 
 
 def _write(folder: Path, images: Levels, labels: Counts, limit: int | None, classes: int) -> None:

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from harness.config import Training
 from harness.data.augment import Augmentation, Batch, Normalise, stream
 from harness.data.folders import load
-from harness.data.pictures import DataInfo, Files
+from harness.data.pictures import Counts, DataInfo, Files, Pictures
+from harness.data.resident import Whole
 from harness.data.sources import split
 from harness.errors import DataError
 
@@ -40,17 +41,8 @@ class Streamed:
         self.held = len(held)
         self.size = min(training.batch_size, len(kept))
         self.steps = len(kept) // self.size
-        self._plan: list[list[Item]] = []
-        workers = processes(cores, device)
-        self._loader = DataLoader(
-            Opened(files, info.shape.height, training.augment),
-            batch_sampler=_Plan(self._plan),
-            num_workers=workers,
-            collate_fn=stacked,
-            pin_memory=device.type == "cuda",
-            persistent_workers=workers > 0,
-            generator=torch.Generator(),  # what it draws is not taken from the trial's own numbers
-        )
+        self._cores, self._side = cores, info.shape.height
+        self._reader = Reader(files, self._side, training.augment, device, cores)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         rng = stream(self._seed, epoch, "order")
@@ -62,23 +54,51 @@ class Streamed:
         ]
         augmentation = self._augmentation.epoch(epoch, len(order))
         spans = [slice(step * self.size, (step + 1) * self.size) for step in range(self.steps)]
-        for at, images in zip(spans, self._read([items[span] for span in spans]), strict=True):
+        for at, images in zip(spans, self._reader.read([items[span] for span in spans]), strict=True):
             labels = self._labels[torch.from_numpy(order[at])].to(self.device, non_blocking=True)
             yield augmentation(images, labels, at)
 
     def held_out(self) -> Iterator[Batch]:
-        size = 4 * self._training.batch_size
-        batches = [self._held_places[start : start + size] for start in range(0, self.held, size)]
-        read = self._read([[(place, None) for place in places.tolist()] for places in batches])
-        for places, images in zip(batches, read, strict=True):
-            yield self._normalise(images), self._labels[torch.from_numpy(places)].to(self.device)
+        return self._plain(self._reader, self._labels, self._held_places)
 
-    def _read(self, batches: list[list[Item]]) -> Iterator[Tensor]:
+    def test(self, pictures: Pictures | Files) -> Whole:
+        assert isinstance(pictures, Files)
+        reader = Reader(pictures, self._side, "none", self.device, self._cores)
+        labels, places = torch.from_numpy(pictures.labels), np.arange(len(pictures.labels))
+        return Whole(self.device, len(places), lambda: self._plain(reader, labels, places))
+
+    def _plain(self, reader: "Reader", labels: Tensor, which: Counts) -> Iterator[Batch]:
+        """Pictures by their places, as they are."""
+        size = 4 * self._training.batch_size
+        batches = [which[start : start + size] for start in range(0, len(which), size)]
+        read = reader.read([[(place, None) for place in places.tolist()] for places in batches])
+        for places, images in zip(batches, read, strict=True):
+            yield self._normalise(images), labels[torch.from_numpy(places)].to(self.device)
+
+
+class Reader:
+    """Files as batches of pictures on a device, read by processes of its own that stay."""
+
+    def __init__(self, files: Files, side: int, augment: str, device: torch.device, cores: int) -> None:
+        self._plan: list[list[Item]] = []
+        self._device, workers = device, processes(cores, device)
+        self._loader = DataLoader(
+            Opened(files, side, augment),
+            batch_sampler=_Plan(self._plan),
+            num_workers=workers,
+            collate_fn=stacked,
+            pin_memory=device.type == "cuda",
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # what it draws is not taken from the trial's own numbers
+        )
+
+    def read(self, batches: list[list[Item]]) -> Iterator[Tensor]:
+        """The pictures of each batch, uint8 (count, height, width, channels); raises DataError for one that has broken."""
         self._plan[:] = batches
         for images in self._loader:
             if isinstance(images, DataError):
                 raise images
-            yield images.to(self.device, non_blocking=True)
+            yield images.to(self._device, non_blocking=True)
 
 
 def processes(cores: int, device: torch.device) -> int:

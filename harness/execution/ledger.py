@@ -396,11 +396,13 @@ class Ledger:
         def source(target: str) -> str:
             return self.sources.get(target) or source_hash(target)
 
-        return trial_key(config, seed, self.info.fingerprint, source, trial=self.study.trial)
+        return trial_key(config, seed, self.info.fingerprint, source, trial=self.study.trial, test=self.info.scored_on)
 
     def _cell(self, config: Config, seed: int) -> str:
         """The key without the source of the user's modules: what was trained is not trained again for a moved comment."""
-        return trial_key(config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial)
+        return trial_key(
+            config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial, test=self.info.scored_on
+        )
 
     def _assignment(
         self,
@@ -431,6 +433,7 @@ class Ledger:
             sources=dict(self.sources),
             code=self.places.code,
             rungs=self.ladder.rungs(config["training"]["epochs"]) if promotes is None else (),
+            test=self.info.scored_on,
         )
 
     # taking back

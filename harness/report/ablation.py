@@ -10,7 +10,7 @@ from typing import Literal
 
 from harness.analysis.effects import LEVEL, Effect, Values, effects
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
-from harness.report.words import Unit, unit
+from harness.report.words import SHARES, Unit, unit
 
 Form = Literal["latex", "markdown", "csv"]
 MARKS: dict[str, tuple[str, str]] = {
@@ -126,7 +126,7 @@ def ablation(
     }
     rows = tuple(_row(arm, values[arm], found.get(arm), (costs or {}).get(arm, {})) for arm in (baseline, *found))
     errors = [effect.test.error for effect in found.values() if effect.test.df >= 1 and effect.test.error > 0]
-    share = metric in ("accuracy", "top1", "top5") and all(
+    share = metric in (*SHARES, "top1") and all(
         0 <= value <= 1 for arm in values.values() for value in arm.values()
     )
     scale, symbol = (100.0, "%") if share else (1.0, "")

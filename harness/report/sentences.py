@@ -7,7 +7,7 @@ from typing import Any
 from harness.design import Design, arms
 from harness.record import State
 from harness.report.facts import Facts, Trial
-from harness.report.words import DATASETS, NOUNS, SPACE, counted, duration, listed, spelled, unit
+from harness.report.words import DATASETS, NOUNS, SHARES, SPACE, counted, duration, listed, spelled, unit
 from harness.strategies.stopping import ranked_by
 from harness.study import Constraint, Evolution, Exhaustive, Search, Study
 
@@ -18,6 +18,7 @@ DESIGNS = {
     "one-at-a-time": "One at a time",
     "factorial": "A factorial design",
     "fractional-factorial": "A fractional factorial design",
+    "listed": "Confirmed",
 }
 LEFT = {"stopped": "stopped early", "failed": "failed", "running": "still running"}
 HALVINGS = {"halving": "successive halving", "asha": "ASHA"}
@@ -60,7 +61,7 @@ def _score(facts: Facts, trial: Trial) -> str:
 
 
 def near(facts: Facts) -> str:
-    return "1 point" if facts.main.metric == "accuracy" else f"5{SPACE}%"
+    return "1 point" if facts.main.metric in SHARES else f"5{SPACE}%"
 
 
 def _saving(facts: Facts) -> str:

@@ -12,6 +12,10 @@ TITLES = {"accuracy": "Accuracy", "loss": "Loss", "params": "Parameters", "macs"
 TITLES |= {"top5": "Top-5", "pictures_per_second": "Pictures", "peak_memory": "Peak memory", "energy": "Energy"}
 NOUNS = {"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"}
 NOUNS |= {"top5": "top-5", "pictures_per_second": "pictures", "peak_memory": "peak memory", "energy": "energy"}
+TITLES |= {"test_accuracy": "Test accuracy", "test_loss": "Test loss", "test_top5": "Test top-5"}
+NOUNS |= {"test_accuracy": "test accuracy", "test_loss": "test loss", "test_top5": "test top-5"}
+SHARES = ("accuracy", "top5", "test_accuracy", "test_top5")
+"""Metrics that are shares of pictures, shown in percent, their differences in points."""
 MEASURED_IN = {"pictures_per_second": "/s", "peak_memory": "B", "energy": "J"}
 TITLES |= {"latency": "Latency", "inference_memory": "Memory in use"}
 NOUNS |= {"latency": "latency", "inference_memory": "memory in use"}
@@ -73,8 +77,8 @@ class Unit:
 
     def noun(self, value: float | None) -> str:
         """The value as a quantity: 272.5 k parameters."""
-        if self.metric == "loss":
-            return f"a loss of {self.text(value)}"
+        if self.metric in ("loss", "test_loss"):
+            return f"a {NOUNS[self.metric]} of {self.text(value)}"
         if self.metric == "seconds":
             return self.text(value)
         return f"{self.text(value)}{SPACE if self.metric in ('params', 'macs') else ' '}{NOUNS[self.metric]}"
@@ -83,9 +87,9 @@ class Unit:
 def unit(metric: str, values: Iterable[float]) -> Unit:
     """One unit for all the values of a metric, so that a column lines up and differences stay visible."""
     top = max((abs(value) for value in values), default=0.0)
-    if metric in ("accuracy", "top5"):
+    if metric in SHARES:
         return Unit(metric, 100, 2, "%")
-    if metric == "loss":
+    if metric in ("loss", "test_loss"):
         return Unit(metric, 1, 3, "")
     steps = {"seconds": _HOURS, "latency": _MOMENTS}.get(metric, _MILLIONS)
     scale, symbol = next((scale, symbol) for least, scale, symbol in steps if top >= least)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.config import Training
-from harness.data.batches import Batches
+from harness.data.batches import Batches, Held
 from harness.errors import Interrupted
 from harness.training.learner import Learner
 
@@ -59,7 +59,7 @@ def seed_everything(seed: int, epoch: int) -> None:
 
 
 class Measured(NamedTuple):
-    """What an evaluation finds on the validation part."""
+    """What an evaluation finds."""
 
     accuracy: float
     loss: float
@@ -69,8 +69,8 @@ class Measured(NamedTuple):
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, data: Batches, training: Training) -> Measured:
-    """Accuracy, mean cross-entropy and top-5 on the validation part."""
+def evaluate(network: nn.Module, data: Held, training: Training) -> Measured:
+    """Accuracy, mean cross-entropy and top-5 on the pictures that are held out."""
     network.eval()
     right = first_five = torch.zeros((), dtype=torch.int64, device=data.device)
     loss, classes = torch.zeros((), dtype=torch.float64, device=data.device), 0
