@@ -35,7 +35,7 @@ EPOCHWISE = ("accuracy", "top5", "loss")
 """Metrics that tell after each epoch how well a trial does."""
 TESTED = ("test_accuracy", "test_top5", "test_loss")
 """Metrics of the test part, which only a study that confirms another has."""
-LATE = (*TESTED, "pictures_per_second", "peak_memory", "energy", *MEASURED)
+LATE = ("pictures_per_second", "peak_memory", "energy", *MEASURED)
 """Metrics that are known when a trial has ended, and not before."""
 UNLEARNED = (*EXACT, "seconds", *LATE)
 """Metrics that a training loop does not say: they are exact, or measured from outside."""
