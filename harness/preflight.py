@@ -226,6 +226,8 @@ def assert_possible(study: Study, hardware: Hardware) -> None:
         raise StudyError("Training.precision = 'tf32': the devices found do not multiply in TF32; use bf16, fp32 or auto")
     if hardware.device == "cpu" and any(objective.metric == "energy" for objective in study.objectives):
         raise StudyError("Study.objectives: energy is what a GPU's driver tells, and trials would run on a CPU; use seconds")
+    if hardware.device == "cpu" and any(latency.device == "cuda" for latency in study.measures):
+        raise StudyError("Study.measure: device 'cuda': trials would run on a CPU; use 'cpu', or `harness measure` on a GPU")
     if True in values_of(study, "compile") and not hardware.compiler:
         raise StudyError("Training.compile = True: there is no C++ compiler; install g++, name one by CXX, or use False")
 

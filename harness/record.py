@@ -1,5 +1,6 @@
 """What a trial left behind: the one shape that trials write, and store, analysis and report read."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -156,6 +157,13 @@ class Record:
     def value(self, metric: str) -> float:
         """A metric or a cost by name; raises KeyError where the trial has none."""
         return self.costs[metric] if metric in self.costs else self.metrics[metric]
+
+
+def spent(curve: Sequence[Epoch], seconds: float | None = None) -> dict[str, float]:
+    """Seconds of a trial by what they went into: training, evaluation, and the rest of `seconds`, its whole time."""
+    training, epochs = (math.fsum(getattr(point, name) or 0.0 for point in curve) for name in ("training", "seconds"))
+    rest = max((epochs if seconds is None else seconds) - epochs, 0.0)
+    return {"training": training, "evaluation": epochs - training, "rest": rest}
 
 
 def origin_words(reused: Mapping[str, Any]) -> str:

@@ -69,6 +69,10 @@ class Summary:
     """Epochs that early stopping saved."""
     reused: int = 0
     """Trials of other studies taken over in this run."""
+    untrained: int = 0
+    """Trials whose network broke a measured constraint, in all."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds of workers in the trials of this run: training, evaluation, the rest."""
     notes: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     """What changed of the study since it was run last, and what followed."""
@@ -225,7 +229,8 @@ def resolved(study: Study, hardware: Hardware, compiles: bool, info: DataInfo) -
         return answers[field] if plain == "auto" and field in answers else plain
 
     plain = study.to_json()
-    return Study.from_json(plain | {"training": settle(plain["training"])})
+    measure = [latency.resolved(hardware.device, study.threads).model_dump() for latency in study.measures]
+    return Study.from_json(plain | {"training": settle(plain["training"]), "measure": measure})
 
 
 @contextlib.contextmanager
@@ -242,6 +247,17 @@ def opened(options: Options) -> Iterator[Backend]:
         yield backend
     finally:
         backend.close()
+
+
+def disturbed(ledger: Ledger) -> tuple[str, ...]:
+    """What is to be said of latencies that were measured beside other work."""
+    if ledger.beside < 0.5:
+        return ()
+    device = ledger.study.measures[0].device
+    return (
+        f"latency was measured while others kept up to {ledger.beside:.1f} cores busy: on an idle machine"
+        f" `harness measure {ledger.study.name} --device {device}` measures it again, or run with --concurrency 1",
+    )
 
 
 def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes: tuple[str, ...]) -> Summary:
@@ -261,6 +277,8 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         best=dict(ledger.best),
         saved=ledger.ladder.saved,
         reused=ledger.reused,
-        notes=(*notes, *ledger.notes),
+        untrained=ledger.untrained,
+        spent={name: round(seconds, 3) for name, seconds in ledger.spent.items()},
+        notes=(*notes, *ledger.notes, *disturbed(ledger)),
         trouble=ledger.trouble,
     )

@@ -325,6 +325,12 @@ class Study(Part):
         named = {part.metric for part in (*self.objectives, *self.constraints)}
         return self.measure or ((Latency(),) if named & set(MEASURED) else ())
 
+    @property
+    def needs_elsewhere(self) -> bool:
+        """Whether trials cannot measure an objective by themselves: the study chooses among those that are finished."""
+        named = {objective.metric for objective in self.objectives} & set(MEASURED)
+        return bool(named) and self.measures[0].device not in (*HERE, "auto")
+
     def open_space(self, *, check: bool = True) -> Space:
         """The space of this study's configs."""
         return Space(self.space, self.training, check=check)

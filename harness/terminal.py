@@ -39,6 +39,8 @@ def described(ledger: Ledger, running: Running) -> str:
 
 def results_text(running: Running, outcome: Outcome) -> str:
     """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed or was stopped early."""
+    if outcome.state == "stopped" and not running.curve:
+        return outcome.reason
     if outcome.state == "stopped":
         return f"{outcome.reason} (accuracy {metric_text('accuracy', running.curve[-1].accuracy)})"
     if outcome.state != "complete":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.data.batches import Batches
     from harness.training.learner import Learner
 
-Cause = Literal["", "memory", "disk", "source", "place"]
+Cause = Literal["", "memory", "disk", "source", "place", "bound"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Assignment:
     """Folders of the user's modules."""
     rungs: tuple[int, ...] = ()
     """Epochs after which the driver says whether the trial goes on."""
+    measure: tuple[dict[str, Any], ...] = ()
+    """`Latency`s to measure the fresh network at."""
+    bounds: tuple[dict[str, Any], ...] = ()
+    """`Constraint`s on what is measured: a network that breaks one is not trained."""
     test: str = ""
     """The fingerprint of the test part where the trial is scored on it, once, when it is trained: only in a study that
     confirms another."""
@@ -77,7 +81,9 @@ class Outcome:
     traceback: str = ""
     cause: Cause = ""
     """What the driver treats in its own way: memory that others took, a disk that fails, a module that was edited while
-    the study ran, a place where the trial cannot run."""
+    the study ran, a place where the trial cannot run, a network over a measured constraint."""
+    measured: tuple[dict[str, Any], ...] = ()
+    """The measurements of its network, as JSON keeps them."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -217,7 +218,7 @@ def signals() -> Iterator[list[int]]:
 
 def closing_words(found: "Summary", storage: str) -> list[str]:
     """What a run ends with: what was done, and what can be done next."""
-    from harness.report.words import counted, duration
+    from harness.report.words import counted, duration, percent
 
     lines = [f"note: {note}" for note in found.notes] + ([f"stopped: {found.trouble}"] if found.trouble else [])
     where = "" if storage == DATABASE else f" --storage {found.storage}"
@@ -231,6 +232,11 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
             f"{found.name}: {counted(found.trained, 'trial')} finished in {duration(found.seconds)};"
             f" {total} of {found.planned} in all" + (f", {found.failed} failed" if found.failed else "")
         )
+    if (total_seconds := math.fsum(found.spent.values())) >= 1:
+        shares = ", ".join(f"{percent(seconds / total_seconds)} {name}" for name, seconds in found.spent.items())
+        lines.append(f"workers spent {duration(total_seconds)} in trials: {shares}")
+    if found.untrained:
+        lines.append(f"{counted(found.untrained, 'trial')} not trained: over a measured constraint")
     if found.reused:
         lines.append(f"{counted(found.reused, 'trial')} taken over from other studies, not trained again")
     if found.saved and found.trained:

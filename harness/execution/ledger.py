@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -23,7 +23,8 @@ from harness.errors import ConfigError, SpaceError
 from harness.execution.keeping import Keep, Keeper
 from harness.execution.reuse import Elsewhere, origin
 from harness.key import trial_key
-from harness.record import Epoch, Record, origin_words
+from harness.latency import MEASURED, answer
+from harness.record import Epoch, Record, origin_words, spent
 from harness.space import Params
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.store import Store
@@ -158,6 +159,12 @@ class Ledger:
         self._elsewhere = Elsewhere(self.store, self.study_id)
         self.reused = 0
         """Trials of other studies taken over in this run."""
+        self.untrained = sum(record.state == "stopped" and not record.curve for record in records)
+        """Trials whose network broke a measured constraint."""
+        self.beside = 0.0
+        """Cores that others kept busy while latency was measured in this run, at most."""
+        self.spent: Counter[str] = Counter()
+        """Seconds of workers in this run's trials: training, evaluation, the rest."""
         self.ladder = recalled(self.study, records)
         for record in records:
             self._recall(record)
@@ -185,7 +192,7 @@ class Ledger:
             values = [record.value(objective.metric) for objective in self.study.objectives]
             self._note_best(values)
             self._proposer.remember(record.proposal, values)
-        elif record.state == "stopped":
+        elif record.state == "stopped" and record.curve:
             self._proposer.remember(
                 record.proposal, self._values_so_far(record.costs, record.curve, record.config.training.epochs)
             )
@@ -295,10 +302,15 @@ class Ledger:
             yield Proposal(record.params, record.seed, record.proposal or None), record
         while self.rows < self.planned and self._kept:
             yield self._kept.popleft(), None
-        while self.rows < self.planned and (proposal := self._proposer.propose()) is not None:
+        while self.rows < self.planned and not self._only_chooses and (proposal := self._proposer.propose()) is not None:
             yield proposal, None
         if self.rows < self.planned:
             self._exhausted, self.planned = True, self.rows
+
+    @property
+    def _only_chooses(self) -> bool:
+        """Whether a search has but finished trials to choose among, which are all known."""
+        return self.study.needs_elsewhere and isinstance(self.study.strategy, Search)
 
     def _begin(self) -> Running | None:
         """Writes the row of the next proposal that passes the screen."""
@@ -312,6 +324,10 @@ class Ledger:
                 continue
             attributes = self._attributes(proposal, passed[0], passed[2], earlier)
             found = self._finished_elsewhere(attributes)
+            if not self._may_stand(found):
+                self.refused["screened" if found else "unmeasured"] += 1
+                self._proposer.told(proposal, None)
+                continue
             running = self._write(proposal, passed[0], attributes, found)
             if found is None:
                 return running
@@ -330,12 +346,27 @@ class Ledger:
 
     def _finished_elsewhere(self, attributes: Mapping[str, Any]) -> tuple[str, Record] | None:
         """The same trial in another study, if it can stand here: it has all objectives, of which time is none, for it tells
-        of another machine or hour."""
+        of another machine or hour; latency was measured on the device that this study asks for."""
         metrics = {objective.metric for objective in self.study.objectives}
         if not self.rules.reuse or "seconds" in metrics or "promotes" in attributes:
             return None
+        metrics |= {constraint.metric for constraint in self.study.constraints}
         found = self._elsewhere.find(attributes["key"])
-        return found if found is not None and metrics <= {*found[1].metrics, *attributes["costs"]} else None
+        return found if found is not None and metrics <= {*self._metrics(found[1]), *attributes["costs"]} else None
+
+    def _metrics(self, record: Record) -> dict[str, float]:
+        """The metrics of a trial of another study as they are here: latency is that of this study's first device."""
+        own = {name: value for name, value in record.metrics.items() if name not in MEASURED}
+        asked = next(iter(self.study.measures), None)
+        found = None if asked is None else answer(asked, record.measured)
+        return own if found is None else own | found.metrics()
+
+    def _may_stand(self, found: tuple[str, Record] | None) -> bool:
+        """Whether a cell may have a row: one finished within the measured constraints, or one that can be measured here."""
+        if found is None:
+            return not self.study.needs_elsewhere
+        metrics = self._metrics(found[1])
+        return all(constraint.holds(metrics) for constraint in self.study.constraints)
 
     def _write(
         self, proposal: Proposal, config: Config, attributes: dict[str, Any], found: tuple[str, Record] | None
@@ -347,9 +378,11 @@ class Ledger:
             number = self.store.begin(self.study_id, proposal.params, active, attributes)
         else:
             study, record = found
-            told = {"metrics": record.metrics, "device": record.device, "provenance": record.provenance}
+            metrics = self._metrics(record)
+            told: dict[str, Any] = {"metrics": metrics, "device": record.device, "provenance": record.provenance}
+            told |= {"measured": [one.to_json() for one in record.measured]} if record.measured else {}
             attributes |= told | {"reused": origin(study, record)}
-            values = self._values(attributes["costs"], record.metrics)
+            values = self._values(attributes["costs"], metrics)
             number = self.store.take_over(self.study_id, proposal.params, active, attributes, values, record.curve)
         self._cells.add(self._cell(config, proposal.seed))
         self.rows += 1
@@ -359,7 +392,8 @@ class Ledger:
 
     def _settle(self, running: Running, record: Record, reused: dict[str, Any]) -> None:
         """Reckons with a row that was taken over."""
-        costs, values = running.assignment.costs, self._values(running.assignment.costs, record.metrics)
+        costs, metrics = running.assignment.costs, self._metrics(record)
+        values = self._values(costs, metrics)
         running.curve = record.curve
         self.finished["complete"] += 1
         self.reused += 1
@@ -367,7 +401,7 @@ class Ledger:
         self.ladder.reached(running.assignment.key, running.epochs, record.curve, costs)
         self._keeper.settle(running.number, values)
         self._proposer.told(running.proposal, values)
-        self.watcher.ended(self, running, Outcome("complete", metrics=record.metrics, reason=origin_words(reused)))
+        self.watcher.ended(self, running, Outcome("complete", metrics=metrics, reason=origin_words(reused)))
 
     def _values(self, costs: Mapping[str, int], metrics: Mapping[str, float]) -> list[float]:
         """The objectives of a complete trial."""
@@ -433,6 +467,8 @@ class Ledger:
             sources=dict(self.sources),
             code=self.places.code,
             rungs=self.ladder.rungs(config["training"]["epochs"]) if promotes is None else (),
+            measure=tuple(latency.model_dump() for latency in self.study.measures),
+            bounds=tuple(bound.model_dump() for bound in self.study.constraints if bound.metric in MEASURED),
             test=self.info.scored_on,
         )
 
@@ -458,6 +494,9 @@ class Ledger:
             self.stop(f"{outcome.reason}; `harness resume {self.study.name}` goes on")
         elif outcome.cause == "place":
             self.lost(number, outcome.reason)
+        elif outcome.cause == "bound":
+            self.untrained += 1
+            self._end(self.running.pop(number), replace(outcome, state="stopped"))
         elif outcome.cause == "memory" and not running.alone and len(self.running) > 1:
             running.alone = True
             self._alone.append(self.running.pop(number))
@@ -492,6 +531,9 @@ class Ledger:
         if outcome.state == "complete" and missing:
             outcome = Outcome("failed", reason=f"the trial measured no {missing[0]}, which is an objective")
         attributes: dict[str, Any] = {"device": outcome.device, "provenance": outcome.provenance, "metrics": outcome.metrics}
+        if outcome.measured:
+            attributes["measured"] = outcome.measured
+            self.beside = max(self.beside, *(one.get("busy", 0.0) for one in outcome.measured))
         values: list[float] = []
         known: list[float] | None = None
         if outcome.state == "complete":
@@ -504,7 +546,8 @@ class Ledger:
             self.study_id, running.number, outcome.state, values=values, curve=running.curve, attributes=attributes
         )
         self.finished[outcome.state] += 1
-        if outcome.state == "stopped":
+        self.spent.update(spent(running.curve, outcome.metrics.get("seconds")))
+        if outcome.state == "stopped" and running.curve:
             known = self._values_so_far(running.assignment.costs, running.curve, running.epochs)
             self.ladder.stopped(running.number, running.assignment.key, len(running.curve), running.epochs)
             self._keeper.stopped(running.number)

@@ -47,7 +47,7 @@ class Ladder:
             self.promotes(record.promotes)
         if self._rule is not None and record.curve:
             self.reached(record.key, record.config.training.epochs, record.curve, record.costs)
-        if record.state == "stopped":
+        if record.state == "stopped" and record.curve:
             self.stopped(record.number, record.key, len(record.curve), record.config.training.epochs)
 
     def reached(self, key: str, epochs: int, curve: Sequence[Epoch], costs: Mapping[str, int]) -> None:
