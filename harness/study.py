@@ -322,7 +322,7 @@ class Study(Part):
     @property
     def measures(self) -> tuple[Latency, ...]:
         """What is measured of every network; nothing where nobody asks."""
-        named = {part.metric for part in (*self.objectives, *self.constraints)}
+        named = {objective.metric for objective in self.objectives} | {bound.metric for bound in self.constraints}
         return self.measure or ((Latency(),) if named & set(MEASURED) else ())
 
     @property

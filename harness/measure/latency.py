@@ -166,7 +166,8 @@ def held_at_once(once: Callable[[], None], network: nn.Module, images: torch.Ten
         once()
         torch.cuda.synchronize()
         return int(torch.cuda.max_memory_allocated() - others)
-    with Storages([*network.parameters(), *network.buffers(), images]) as seen:
+    seen = Storages([*network.parameters(), *network.buffers(), images])
+    with seen:
         once()
     return seen.most
 
