@@ -98,8 +98,11 @@ class Listed(Design):
     """The study that found them, with its revision."""
     rule: str
     """How they were chosen, in words: the front, the 3 best, trials 3 and 17."""
-    plain: bool
-    """Whether the first config, the baseline, is the best one without its attention; else it is the best one itself."""
+    top: int | None = None
+    trials: tuple[int, ...] = ()
+    """The rule again, as it was asked for: the best, trials by number, or neither, which is the front."""
+    baseline: str
+    """What the first config is called, which the others are compared with."""
     numbers: tuple[tuple[int, ...], ...]
     """The trials of that study that each config was found by, none for one that it did not train."""
     configs: tuple[dict[str, Scalar], ...]
@@ -157,7 +160,7 @@ def arms(design: Design, space: Space) -> list[Arm]:
 def _listed(design: Listed, space: Space) -> list[Arm]:
     """The configs of a list, each named by what it does not share with the first."""
     first, *others = (space.active(params) for params in design.configs)
-    found = [Arm("plain" if design.plain else "the search's best", first)]
+    found = [Arm(design.baseline, first)]
     for params in others:
         told = {name: value for name, value in params.items() if name not in first or not _same(first[name], value)}
         found.append(Arm("; ".join(map(str, differences(told, space.parameters))), params))

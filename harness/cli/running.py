@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,20 +83,20 @@ def run(
     from harness.loading import is_study_file, load_study, override
     from harness.run import resume_study, run_study
 
-    options = _options(locals())
+    options = options_of(locals())
     folders = [str(folder.resolve()) for folder in code]
     add_paths(folders)
     if is_study_file(target):
         study, found = load_study(target)
         study = override(study, settings)
-        options = _with(options, code=tuple(dict.fromkeys((*folders, *found))))
+        options = replace(options, code=tuple(dict.fromkeys((*folders, *found))))
         if download:
             _download(study, options)
-        _finish(study.name, options, as_json, lambda **live: run_study(study, options, **live))
+        finish(study.name, options, as_json, lambda **live: run_study(study, options, **live))
     else:
         if settings:
             raise StudyError("--set changes a study file; a stored study goes on as it is: name the file instead")
-        _finish(target, options, as_json, lambda **live: resume_study(target, options, **live))
+        finish(target, options, as_json, lambda **live: resume_study(target, options, **live))
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -123,11 +123,12 @@ def resume(
     """Go on with a study from its database alone: its file is not needed."""
     from harness.run import resume_study
 
-    options = _options(locals())
-    _finish(name, options, as_json, lambda **live: resume_study(name, options, **live))
+    options = options_of(locals())
+    finish(name, options, as_json, lambda **live: resume_study(name, options, **live))
 
 
-def _options(given: dict[str, Any]) -> "Options":
+def options_of(given: dict[str, Any]) -> "Options":
+    """How to run, by what a verb was given."""
     from harness.execution.backend import Resources
     from harness.execution.ledger import Rules
     from harness.run import Options
@@ -152,12 +153,6 @@ def _options(given: dict[str, Any]) -> "Options":
     )
 
 
-def _with(options: "Options", **changes: Any) -> "Options":
-    from dataclasses import replace
-
-    return replace(options, **changes)
-
-
 def _download(study: Any, options: "Options") -> None:
     from harness.data.sources import download
     from harness.preflight import pictures_of, values_of
@@ -168,7 +163,7 @@ def _download(study: Any, options: "Options") -> None:
         download_weights(init)
 
 
-def _finish(name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> None:
+def finish(name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> None:
     """Runs with a view on it and an ear for signals, says what came of it, and exits accordingly."""
     from harness.terminal import watcher_for
 

@@ -1,0 +1,116 @@
+"""The verb that trains again what a study found: confirm."""
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import (
+    DATABASE,
+    Address,
+    AsJson,
+    BackendName,
+    Code,
+    Concurrency,
+    Cpus,
+    Data,
+    For,
+    Gpus,
+    KeepWeights,
+    NoReuse,
+    RetryFailed,
+    Runs,
+    Storage,
+    TakeOver,
+    console,
+)
+from harness.cli.running import PANEL, finish, options_of
+from harness.errors import StudyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.study import Study
+
+verbs = typer.Typer()
+
+
+@verbs.command(rich_help_panel=PANEL)
+def confirm(
+    name: Annotated[str, typer.Argument(help="The study whose findings are confirmed, by its name in the database.")],
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=2, help="Fresh seeds of each config (default: 5, or as many as there are)."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="The K best by the first objective, instead of the front.", metavar="K"),
+    ] = None,
+    trials: Annotated[
+        str | None, typer.Option("--trials", help="The configs of these trials, as in `3,17,20`.", metavar="N,N,...")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Epochs of each training (default: those of the search).")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be trained, its time and disk; run nothing.")
+    ] = False,
+    storage: Storage = DATABASE,
+    data: Data = None,
+    backend: BackendName = "ray",
+    concurrency: Concurrency = None,
+    cpus_per_trial: Cpus = 1,
+    gpus_per_trial: Gpus = None,
+    address: Address = None,
+    runs: Runs = None,
+    keep: KeepWeights = "front",
+    code: Code = [],  # noqa: B006
+    time_limit: For = None,
+    no_reuse: NoReuse = False,
+    retry_failed: RetryFailed = False,
+    take_over: TakeOver = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train again what a study found, with fresh seeds on the full budget, and score the test part, once a trial.
+
+    The results are a study of their own, `NAME~confirm`, with the plain network beside them where the space has it. The same
+    command goes on with what is missing; with more `--seeds` it adds some. `harness report NAME` shows both fronts.
+    """
+    from harness.code import add_paths
+    from harness.confirm import Wanted, confirmation
+    from harness.run import run_study
+
+    given = locals() | {"trials": None, "promote": None}
+    if top is not None and trials is not None:
+        raise StudyError(f"--top {top} and --trials {trials}: choose one of them")
+    found = confirmation(name, storage, Wanted(seeds, top, numbers(trials), epochs))
+    folders = tuple(dict.fromkeys((*(str(folder.resolve()) for folder in code), *found.code)))
+    add_paths(list(folders))
+    if plan:
+        _show(found.study, data or found.data, storage, as_json)
+        return
+    options = replace(options_of(given), data=data or found.data, code=folders)
+    finish(found.study.name, options, as_json, lambda **live: run_study(found.study, options, **live))
+
+
+def numbers(text: str | None) -> tuple[int, ...]:
+    """Numbers of trials as a user writes them: 3,17,20."""
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        raise StudyError(f"--trials {text}: write numbers of trials and commas, as in 3,17,20")
+    return tuple(dict.fromkeys(map(int, text.split(","))))
+
+
+def _show(study: "Study", data: "Path", storage: str, as_json: bool) -> None:
+    from harness.plan import make_plan
+
+    found = make_plan(study, data, storage)
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    console.print(study.name, style="bold", markup=False)
+    for line in found.lines():
+        console.print(line, markup=False, soft_wrap=True)
