@@ -264,6 +264,23 @@ class Store:
         self._patiently(write)
         self._ids.pop((study_id, number), None)
 
+    def amend(self, study_id: int, numbers: Sequence[int], change: Callable[[Record], Mapping[str, Any]]) -> None:
+        """Writes attributes of finished rows, of all or of none, in one commit; nothing else of them changes. `change` is
+        given each row as it is within that commit, and gives the attributes to be written."""
+        one = tables.trials.c
+
+        def write(again: bool) -> None:
+            with self.engine.begin() as connection:
+                for number in numbers:
+                    trial_id = self._trial_id(connection, study_id, number)
+                    finished = update(tables.trials).where(one.trial_id == trial_id, one.state != "RUNNING")
+                    if connection.execute(finished.values(number=number)).rowcount != 1:  # locks the row and changes nothing
+                        raise StorageError(f"trial {number} is still running: measure it when it is finished")
+                    (record,) = records_of(connection, study_id, trial_id)
+                    self._write_attributes(connection, trial_id, change(record))
+
+        self._patiently(write)
+
     def _trial_id(self, connection: Connection, study_id: int, number: int) -> int:
         """The id of a row by its number, which no index knows: looked for once."""
         if (study_id, number) not in self._ids:
