@@ -16,9 +16,11 @@ from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
 from harness.errors import DataError, DiskError, HarnessError, Interrupted, one_line
 from harness.key import canonical, network_identity
+from harness.latency import Latency, answer
 from harness.parts.part import is_target
 from harness.provenance import provenance
 from harness.record import Epoch
+from harness.study import Constraint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,6 +147,7 @@ def cause_of(error: Exception) -> Cause:
 def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
     from harness.data.batches import open_batches
     from harness.data.sources import open_data
+    from harness.measure.latency import measure_all
     from harness.training import checkpoint, device, loop
     from harness.training.gauges import Gauges
     from harness.training.learner import Learner
@@ -153,7 +156,6 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     config = cast(Config, part_from_json(assignment.config))
     training, where = config.training, device.best_device()
     device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
-    gauges = Gauges(where)
 
     # build and count
     pictures, info = open_data(training, Path(assignment.data))
@@ -162,6 +164,20 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
     check_cost(config, network, info.shape, Cost(**assignment.costs))
     begun = {} if training.init is None else load_initial(network, training.init, assignment.sources.get(training.init))
+
+    # measure what training does not change, and end where that breaks a constraint
+    asked = [Latency(**one) for one in assignment.measure]
+    measured = measure_all(network, info.shape, training, asked, threads=assignment.threads)
+    timed = answer(asked[0], measured) if asked else None
+    known = {} if timed is None else timed.metrics()
+    told: dict[str, Any] = {"device": device.device_name(where), "measured": tuple(one.to_json() for one in measured)}
+    origin: dict[str, Any] = {"threads": assignment.threads, "precision": training.precision}
+    if (broken := breach(assignment.bounds, known)) and not checkpoint.checkpoints(assignment.folder):
+        told |= {"reason": f"not trained: {broken}", "cause": "bound", "provenance": provenance() | origin}
+        yield Report((), Outcome("failed", known, **told))
+        return
+
+    gauges = Gauges(where)
     learner = Learner(network, training)
     data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
 
@@ -193,7 +209,6 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     chosen, weights = learner.chosen(curve[-1])
     used = speed(curve, data.steps * data.size) | gauges.read()
     tested, looked = _score(assignment, training, learner, weights, data) if assignment.test else ({}, {})
-    origin: dict[str, Any] = {"threads": assignment.threads, "precision": training.precision}
     if info.skipped:
         origin["skipped_images"] = info.skipped
     if begun:
@@ -202,11 +217,8 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
         origin["epoch"] = chosen.epoch
     origin["weights"] = checkpoint.save_final(assignment.folder, assignment.key, weights)
     origin |= looked
-    metrics = chosen.metrics() | tested | used | {"seconds": time.perf_counter() - started + spent}
-    yield Report(
-        tuple(curve),
-        Outcome("complete", metrics=metrics, device=device.device_name(where), provenance=provenance() | origin),
-    )
+    metrics = chosen.metrics() | known | tested | used | {"seconds": time.perf_counter() - started + spent}
+    yield Report(tuple(curve), Outcome("complete", metrics, provenance=provenance() | origin, **told))
 
 
 def _score(
@@ -228,6 +240,14 @@ def _score(
     metrics = {"test_accuracy": accuracy, "test_loss": loss} | ({} if top5 is None else {"test_top5": top5})
     read = datetime.now(UTC).isoformat(timespec="seconds")
     return metrics, {"test": {"pictures": found.held, "fingerprint": info.fingerprint, "read": read}}
+
+
+def breach(bounds: Sequence[dict[str, Any]], known: Mapping[str, float]) -> str:
+    """The first constraint on what was measured that does not hold, in words; nothing where all do."""
+    broken = next((bound for bound in (Constraint(**plain) for plain in bounds) if not bound.holds(known)), None)
+    if broken is None:
+        return ""
+    return f"{broken} is wanted, measured was {known[broken.metric]:.3g} {'s' if broken.metric == 'latency' else 'bytes'}"
 
 
 def prepare_process(threads: int) -> None:
