@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness.config import Config
+from harness.config import Config, Training
 from harness.design import Design
 from harness.errors import ConfigError, StudyError
 from harness.execution.keeping import PROMOTABLE
@@ -17,7 +17,7 @@ from harness.key import canonical, identity
 from harness.preflight import checked
 from harness.space import Params, Space
 from harness.storage.tables import is_there
-from harness.study import Search, Study
+from harness.study import EXACT, Search, Study
 
 LOOKED_AT = 2_000
 """Configs whose cost a plan works out: all of a smaller space, draws from a larger one."""
@@ -47,8 +47,14 @@ class Plan:
     """Smallest and largest params and macs of what may be trained."""
     data: dict[str, Any]
     constraints: tuple[str, ...]
+    """Those on exact costs."""
+    unmeasured: tuple[str, ...]
+    """Those on what is measured before a trial trains."""
     done: int
     """Trials in the database."""
+    checkpoint: int
+    """Bytes of the largest trial's checkpoint: weights, what the optimiser keeps beside them, averaged and best weights; a
+    batch norm's statistics, of all less than one in a hundred, are left out."""
     counted: tuple[str, ...]
     """The user's modules whose MACs are counted from the operations they dispatch."""
     rungs: tuple[int, ...] = ()
@@ -71,11 +77,6 @@ class Plan:
         size = size_words(self.data["train"] * math.prod(self.data["shape"]))
         return f"read as they pass ({size} decoded)" if self.data["streamed"] else f"{size} held decoded"
 
-    @property
-    def checkpoint(self) -> int:
-        """Bytes of the largest trial's checkpoint: weights and momenta."""
-        return 2 * self.weights
-
     def to_json(self) -> dict[str, Any]:
         size = None if math.isinf(self.size) else int(self.size)
         design = self.design and self.design.to_json()
@@ -95,6 +96,8 @@ class Plan:
             yield f"  {self.over_budget:,} of {sample} break {' and '.join(self.constraints)} and are never trained"
         elif self.constraints:
             yield f"  {' and '.join(self.constraints)} holds for {sample}"
+        if self.unmeasured:
+            yield f"  {' and '.join(self.unmeasured)}: measured before a network is trained, or not trained"
         if self.complete and self.distinct < self.looked_at - self.invalid - self.over_budget:
             yield f"  {self.distinct:,} of them are different networks or recipes"
         for metric, (low, high) in self.costs.items():
@@ -126,6 +129,12 @@ def size_words(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
+def checkpoint_bytes(training: Training, params: int) -> int:
+    """Of a trial while it runs: weights, SGD's momentum or AdamW's two moments, the moving average, the best epoch's."""
+    moments = 2 if training.optimizer == "adamw" else int(training.momentum > 0)
+    return 4 * params * (1 + moments + bool(training.ema) + (training.select == "best"))
+
+
 def make_plan(study: Study, data: Path, storage: str) -> Plan:
     """Looks at the configs a study would draw from; raises a HarnessError for what would stop a run."""
     from harness.report.sentences import early_stopping
@@ -134,6 +143,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
     study, space, price = checks.study, checks.space, checks.price
     found: dict[str, Config] = {}
     costs: dict[str, list[int]] = {"params": [], "macs": []}
+    checkpoint = 0
     invalid, over, looked_at, problem = 0, 0, 0, ""
     complete = space.size <= LOOKED_AT
     for params in _looked_at(space, complete):
@@ -146,6 +156,7 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
             continue
         if all(constraint.holds(cost) for constraint in study.constraints):
             found[canonical(identity(config))] = config
+            checkpoint = max(checkpoint, checkpoint_bytes(config.training, cost["params"]))
             for metric, value in cost.items():
                 costs[metric].append(value)
         else:
@@ -176,8 +187,10 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         problem=problem,
         costs={metric: (min(values), max(values)) for metric, values in costs.items()},
         data=checks.info.to_json(),
-        constraints=tuple(map(str, study.constraints)),
+        constraints=tuple(str(bound) for bound in study.constraints if bound.metric in EXACT),
+        unmeasured=tuple(str(bound) for bound in study.constraints if bound.metric not in EXACT),
         done=sum(stored.counts.values()) if stored else 0,
+        checkpoint=checkpoint,
         counted=checks.counted,
         rungs=study.stopping.rungs(max(epochs)) if study.stopping else (),
         stopping=early_stopping(study, max(epochs)) if study.stopping else "",

@@ -26,7 +26,8 @@ class Results:
         return front(self.records, self.study.objectives)
 
     def frame(self) -> "pandas.DataFrame":
-        """A row for each trial, by number: state, seed, key, choices, costs and metrics, and whether it is on the front."""
+        """A row for each trial, by number: state, seed, key, choices, costs and metrics, what was measured on devices, and
+        whether it is on the front."""
         import pandas as pd
 
         best = {record.number for record in self.front()}
@@ -39,6 +40,8 @@ class Results:
                 **record.params,
                 **record.costs,
                 **record.metrics,
+                **{f"latency, {one.title}": one.latency for one in record.measured},
+                **{f"inference_memory, {one.title}": one.memory for one in record.measured if one.memory is not None},
                 "epochs": record.epochs,
                 "front": record.number in best,
                 "promotes": record.promotes,

@@ -12,6 +12,9 @@ from harness.cli.options import DATABASE, AsJson, Storage, console
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.record import Record
     from harness.storage.reader import Stored
 
 verbs = typer.Typer()
@@ -98,7 +101,9 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
             name: [{"number": record.number, "reason": record.reason} for record in ended]
             for name, ended in (("failures", failures), ("stops", stops))
         }
-        print(json.dumps(_study_row(stored) | {"front": rows, **reasons, "saved_epochs": saved, "reused": reused}))
+        timed = {record.number: [one.to_json() for one in record.measured] for record in records if record.measured}
+        told = {"front": rows, **reasons, "saved_epochs": saved, "reused": reused, "measured": timed}
+        print(json.dumps(_study_row(stored) | told))
         return
     others = [one for one in revisions(read_studies(storage), revision(stored.name)[0]) if one.name != stored.name]
     states = counts(stored.counts) or "no trials yet"
@@ -132,10 +137,30 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     if taken := Counter(str(record.reused["study"]) for record in records if record.reused):
         words = ", ".join(f"{counted(count, 'trial')} from {name}" for name, count in taken.items())
         console.print(f"taken over: {words}", markup=False, style="dim")
+    if over := [record for record in stops if not record.curve]:
+        console.print(f"not trained: {counted(len(over), 'trial')}, for the network breaks a constraint", style="dim")
+    for line in measured_lines(records):
+        console.print(line, markup=False, style="dim")
     for record in failures:
         console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
         if failed and record.traceback:
             console.print(record.traceback.rstrip(), markup=False, style="dim")
+
+
+def measured_lines(records: "Sequence[Record]") -> list[str]:
+    """What was measured on which device: measured: batch 1 on NVIDIA H200, 12 trials, 0.310 ms to 1.204 ms."""
+    from harness.report.words import counted
+    from harness.terminal import metric_text
+
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        for one in record.measured:
+            found.setdefault(one.title, {})[record.number] = one.latency
+    lines = []
+    for title, latencies in found.items():
+        low, high = (metric_text("latency", bound(latencies.values())) for bound in (min, max))
+        lines.append(f"measured: {title}, {counted(len(latencies), 'trial')}, {low} to {high}")
+    return lines
 
 
 @verbs.command(rich_help_panel=PANEL)
