@@ -1,13 +1,9 @@
-"""Which small ResNet, and which attention in its later stages, with which kernel, radius and heads?"""
+"""Which small ResNet, and which attention in its later stages, with which radius and heads?"""
 
 from harness.config import ExpAtt, ResNet, SqueezeExcite
 from harness.space import choose, vary
 
-early = choose(
-    None,
-    SqueezeExcite(ratio=4),
-    vary(ExpAtt, kernel=choose("gaussian", "laplacian"), radius=choose(1.0, 3.0), heads=1, share=0.25, multiple=1),
-)
+early = choose(None, SqueezeExcite(ratio=4), ExpAtt(kernel="laplacian", radius=2.0, heads=1, share=0.25, multiple=1))
 late = choose(
     None,
     SqueezeExcite(ratio=4),

@@ -29,15 +29,25 @@ def plan(
         str | None, typer.Option("--deadline", help="Of a design: what fits into `20m`, `8h`, `10d`.", metavar="TIME")
     ] = None,
     concurrency: Concurrency = None,
+    simulated: Annotated[
+        str | None,
+        typer.Option("--simulate", help="Replay the study against this finished one, in simulated time.", metavar="NAME"),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Of a simulation: trials at once.")] = 4,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of a simulation: how often.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Show what a study would do before anything runs: its space as a tree, its size, its exact costs, its trials.
 
     Of a design also its arms, what it can and cannot tell apart, the smallest effect it can show, and its time.
+    `--simulate NAME` replays its strategy and early stopping, the real ones, against the trials of a finished study.
     """
     from harness.plan import make_plan
     from harness.terminal import space_tree
 
+    if simulated is not None:
+        _simulate(named(target, storage, settings, data, code)[0], storage, simulated, workers, repeats, as_json)
+        return
     limit = seconds(deadline, "--deadline")
     study, data = named(target, storage, settings, data, code)
     found = make_plan(study, data, storage)
@@ -51,6 +61,23 @@ def plan(
         return
     console.print(space_tree(f"{study.name}: {study.question}", {"network": study.space, "training": study.training}))
     for line in [*found.lines(), *fitting]:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _simulate(study: "Study", storage: str, name: str, workers: int, repeats: int, as_json: bool) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from harness.simulate import Table, simulate
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json or not console.is_terminal) as bar:
+        task = bar.add_task("repetitions", total=repeats)
+        table = Table.read(storage, name)
+        found = simulate(study, table, workers=workers, repeats=repeats, told=lambda done: bar.update(task, completed=done))
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    for line in found.lines():
         console.print(line, markup=False, soft_wrap=True)
 
 
