@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.analysis.effects import EffectError
+from harness.analysis.front import knee
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,15 +100,8 @@ def _volume(points: "Points", reference: "Points") -> float:
     return float(moocore.hypervolume(np.ascontiguousarray(points), ref=reference))
 
 
-def _knee(points: "Points", front: Sequence[int]) -> int:
-    """After scaling the front to the unit cube, the point nearest to its ideal corner along the diagonal: for two
-    objectives the farthest from the line through the ends (Das 1999)."""
-    import numpy as np
-
-    on = points[list(front)]
-    reach = np.ptp(on, axis=0)
-    scaled = (on - on.min(axis=0)) / np.where(reach > 0, reach, 1.0)
-    return int(front[int(scaled.sum(axis=1).argmin())])
+def _knee(points: "Points", on: Sequence[int]) -> int:
+    return on[knee(points[list(on)])]
 
 
 def attainment(cells: Cells, percentiles: Sequence[int] = (25, 50, 75)) -> dict[int, list[tuple[float, ...]]]:

@@ -15,14 +15,31 @@ def measured(record: Record, metric: str) -> float:
 def front(records: Sequence[Record], objectives: Sequence[Objective]) -> list[Record]:
     """The complete records that no other complete one beats: as good on every objective and better on one. Ties stay, and
     so does the order; a record that lacks an objective is not among them."""
+    complete = [record for record in records if record.state == "complete"]
+    points = [tuple(o.sign * measured(record, o.metric) for o in objectives) for record in complete]
+    return [record for record, kept in zip(complete, nondominated(points)) if kept]
+
+
+def nondominated(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Which points no other beats, smaller being better; ties stay, what is not finite does not."""
     import moocore
     import numpy as np
 
-    complete = [record for record in records if record.state == "complete"]
-    columns = [[measured(record, objective.metric) for record in complete] for objective in objectives]
-    points = np.array(columns, dtype=float).T * [objective.sign for objective in objectives]
-    finite = np.flatnonzero(np.isfinite(points).all(axis=1))
-    if not finite.size:
+    if not len(points):
         return []
-    kept = moocore.is_nondominated(np.ascontiguousarray(points[finite]), keep_weakly=True)
-    return [complete[index] for index in finite[kept]]
+    every = np.array(points, dtype=float)
+    finite, kept = np.isfinite(every).all(axis=1), np.zeros(len(points), dtype=bool)
+    if finite.any():
+        kept[finite] = moocore.is_nondominated(np.ascontiguousarray(every[finite]), keep_weakly=True)
+    return [bool(one) for one in kept]
+
+
+def knee(front: Sequence[Sequence[float]]) -> int:
+    """Of the points of a front, smaller being better, the one nearest to its ideal corner along the diagonal, after scaling
+    to the unit cube: for two objectives the farthest from the line through the ends (Das 1999)."""
+    import numpy as np
+
+    on = np.array(front, dtype=float)
+    reach = np.ptp(on, axis=0)
+    scaled = (on - on.min(axis=0)) / np.where(reach > 0, reach, 1.0)
+    return int(scaled.sum(axis=1).argmin())

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from harness.analysis.arms import Arms, arms_of
+from harness.analysis.arms import Arms
 from harness.analysis.certainty import RESAMPLES, Cells, Certainty, certainty
 from harness.analysis.front import measured
 from harness.report.facts import Facts
@@ -28,7 +28,7 @@ class CertainFront:
 
 def certain_front(facts: Facts) -> CertainFront | None:
     """The front over the means of the seeds; None with one objective, one config or fewer than two seeds in common."""
-    arms = arms_of(facts.study, facts.space, [trial.record for trial in facts.trials])
+    arms = facts.arms
     objectives = facts.study.objectives
     if arms is None or len(objectives) < 2:
         return None

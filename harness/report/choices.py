@@ -1,15 +1,14 @@
 """Which choices matter: importance over the trials of a study, and the maps of a factorial design."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.arms import arms_of
 from harness.analysis.effects import EffectError
 from harness.analysis.factors import Factor, factors
 from harness.design import Factorial
 from harness.report.facts import Facts
+from harness.report.section import Map
 from harness.report.words import KINDS, NOUNS, choice_title, counted, percent
 from harness.space import Span
 from harness.study import Exhaustive, Search
@@ -24,6 +23,8 @@ FEWEST = 20
 SHOWN = 12
 """Choices drawn."""
 BAR, DOT = "#2f7fc1", "#d9622b"
+Names = tuple[str, ...]
+Means = tuple[tuple[float | None, ...], ...]
 
 
 # -- importance -------------------------------------------------------------------------------------------------------
@@ -105,23 +106,6 @@ def importance_figure(found: "Importance", layout: dict[str, Any]) -> "go.Figure
 # -- the maps of a factorial design ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Map:
-    """A grid of means of the main metric: rows by columns; None where there is no such arm."""
-
-    title: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    means: tuple[tuple[float | None, ...], ...]
-    words: str
-
-    def shade(self, mean: float | None) -> float:
-        """How deep a cell's colour is: 0 for the smallest mean, 1 for the largest."""
-        known = [one for row in self.means for one in row if one is not None]
-        reach = max(known) - min(known)
-        return (mean - min(known)) / reach if mean is not None and reach else 0.0
-
-
 def maps(facts: Facts) -> list[Map]:
     """Stage by attention, and the strongest interaction of two choices; nothing where the design crosses none."""
     crossed = _factors(facts)
@@ -138,7 +122,7 @@ def _factors(facts: Facts) -> list[Factor]:
     """The factors of a factorial design, or of an exhaustive one with seeds, over choices that all arms have."""
     if not isinstance(facts.study.strategy, Factorial | Exhaustive):
         return []
-    arms = arms_of(facts.study, facts.space, [trial.record for trial in facts.trials])
+    arms = facts.arms
     if arms is None:
         return []
     values = arms.values(facts.main.metric)
@@ -157,7 +141,13 @@ def _mains(facts: Facts, placed: Sequence[Factor]) -> Map:
     told = "; ".join(
         f"{row}: p {_p(factor.adjusted)}, {percent(factor.share)} of what is left" for row, factor in zip(rows, placed)
     )
-    return Map("Stage by attention", rows, tuple(map(_level, columns)), means, f"Main effects ({told}).")
+    return _map(facts, "Stage by attention", rows, tuple(map(_level, columns)), means, f"Main effects ({told}).")
+
+
+def _map(facts: Facts, title: str, rows: Names, columns: Names, means: Means, words: str) -> Map:
+    unit = facts.units[facts.main.metric]
+    told = f"{title}: mean {NOUNS[unit.metric]}{f' ({unit.symbol})' if unit.symbol else ''}"
+    return Map(told, rows, columns, means, words, unit.scale, unit.decimals)
 
 
 def _pair(facts: Facts, factor: Factor) -> Map:
@@ -167,7 +157,8 @@ def _pair(facts: Facts, factor: Factor) -> Map:
     words = (
         f"Of all pairs of choices these two interact most: p {_p(factor.adjusted)}, {percent(factor.share)} of what is left."
     )
-    return Map(f"{one[:1].upper()}{one[1:]} by {other}", tuple(map(_level, rows)), tuple(map(_level, columns)), means, words)
+    title = f"{one[:1].upper()}{one[1:]} by {other}"
+    return _map(facts, title, tuple(map(_level, rows)), tuple(map(_level, columns)), means, words)
 
 
 def _levels(facts: Facts, factor: Factor, side: int) -> list[str]:

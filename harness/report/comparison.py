@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.arms import Arms, arms_of, plan_of
+from harness.analysis.arms import Arms, plan_of
 from harness.analysis.effects import Effect
 from harness.design import Design, changes
 from harness.report.ablation import Ablation, ablation
@@ -34,7 +34,7 @@ class Comparison:
 
 def compared(facts: Facts) -> Comparison | None:
     """The comparison of a study that plans one and has something to compare, else None."""
-    arms = arms_of(facts.study, facts.space, [trial.record for trial in facts.trials])
+    arms = facts.arms
     if arms is None or not arms.records[arms.baseline] or not any(arms.records[name] for name in arms.names[1:]):
         return None
     design = facts.study.strategy if isinstance(facts.study.strategy, Design) else None

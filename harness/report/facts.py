@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from harness.analysis.arms import Arms, arms_of
 from harness.analysis.front import front, measured
+from harness.config import Scalar
+from harness.cost import Cost, Shape
 from harness.design import Design, arms
 from harness.record import Record, State
-from harness.report.words import Difference, Unit, differences, unit
-from harness.space import Space
+from harness.report.words import SHARES, Difference, Unit, differences, unit
+from harness.space import Space, Span
 from harness.strategies.stopping import recalled
 from harness.study import EXACT, METRICS, Objective, Search, Study, maximize, minimize
 
@@ -52,6 +55,8 @@ class Facts:
     trials: tuple[Trial, ...]
     """By number."""
     space: Space
+    confirmed: "Facts | None" = None
+    """Of the study that confirms this one, where there is one."""
 
     # which metrics
 
@@ -66,7 +71,13 @@ class Facts:
         """What the main metric is set against: the exact costs, and any further objective."""
         own: dict[str, Objective] = {objective.metric: objective for objective in self.study.objectives}
         exact = tuple(own.get(metric, minimize(metric)) for metric in EXACT)
-        return exact + tuple(own[metric] for metric in own if metric not in (*EXACT, self.main.metric))
+        further = tuple(own[metric] for metric in own if metric not in (*EXACT, self.main.metric))
+        return exact + further + tuple(minimize(metric) for metric in self.timed if metric not in own)
+
+    @cached_property
+    def timed(self) -> tuple[str, ...]:
+        """Latencies, by the names of their metrics, of trials that measured some."""
+        return tuple(sorted({name for trial in self.trials for name in trial.record.metrics if name.startswith("latency")}))
 
     @cached_property
     def thrift(self) -> Objective:
@@ -78,6 +89,44 @@ class Facts:
     def units(self) -> dict[str, Unit]:
         """One unit per metric for the whole report."""
         return {metric: unit(metric, values(self.trials, metric)) for metric in METRICS}
+
+    # what it is compared with
+
+    @cached_property
+    def arms(self) -> Arms | None:
+        """The arms of a design, or of an exhaustive study with several seeds; None for a search."""
+        return arms_of(self.study, self.space, [trial.record for trial in self.trials])
+
+    @cached_property
+    def reference(self) -> dict[str, Scalar]:
+        """What a trial's choices are told against: those of a design's baseline, else of each choice between values the one
+        that most trials took, the earlier where equal; a span has none."""
+        if self.arms is not None and isinstance(self.study.strategy, Design):
+            return dict(self.arms.params[self.arms.baseline])
+        found: dict[str, Scalar] = {}
+        for name, domain in self.space.parameters.items():
+            taken = Counter(trial.record.params[name] for trial in self.trials if name in trial.record.params)
+            if taken and not isinstance(domain, Span):
+                found[name] = max(taken, key=lambda value, taken=taken: taken[value])  # type: ignore[misc]
+        return found
+
+    @cached_property
+    def shape(self) -> Shape | None:
+        """Pictures and classes of the study's data, where they were recorded."""
+        data = self.attributes.get("data") or {}
+        sides, classes = list(data.get("shape") or ()), data.get("classes")
+        return Shape(int(sides[0]), int(sides[1]), int(sides[2]), int(classes)) if len(sides) == 3 and classes else None
+
+    @cached_property
+    def grids(self) -> dict[str, list[int]]:
+        """Height and width of what leaves each stage of the networks, by its number; nothing where that is not known."""
+        if self.best is None or self.shape is None:
+            return {}
+        network: Any = self.best.record.config.network
+        if not hasattr(network, "pieces"):
+            return {}
+        found = network.pieces(self.shape, lambda *_: Cost(0, 0))
+        return {name.removeprefix("stage "): list(grid[1:]) for name, _, grid in found if name.startswith("stage ")}
 
     # how many
 
@@ -149,7 +198,7 @@ class Facts:
     def tolerance(self) -> float:
         """What 'about as good as the best' means: one point of accuracy, 5 % of anything else."""
         best = self.best.value(self.main.metric) if self.best else None
-        return 0.01 if self.main.metric == "accuracy" else 0.05 * abs(best or 0)
+        return 0.01 if self.main.metric in SHARES else 0.05 * abs(best or 0)
 
     @cached_property
     def thrifty(self) -> Trial | None:
@@ -188,15 +237,15 @@ class Facts:
         return dict(Counter(trial.record.device for trial in self.trials if trial.record.device).most_common())
 
 
-def gather(study: Study, attributes: dict[str, Any], records: Sequence[Record]) -> Facts:
-    """The facts of a study and its records, which may be none."""
+def gather(study: Study, attributes: dict[str, Any], records: Sequence[Record], confirmed: Facts | None = None) -> Facts:
+    """The facts of a study and its records, which may be none; `confirmed` are those of the study that confirms it."""
     space = study.open_space(check=False)
     best = {record.number for record in front(records, study.objectives)}
     trials = [
         Trial(record, differences(record.params, space.parameters), record.number in best)
         for record in sorted(records, key=lambda record: record.number)
     ]
-    return Facts(study, attributes, tuple(trials), space)
+    return Facts(study, attributes, tuple(trials), space, confirmed)
 
 
 def values(trials: Iterable[Trial], metric: str) -> list[float]:

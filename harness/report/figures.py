@@ -1,6 +1,7 @@
 """Ink for the facts: plotly figures, SVG alone, so that a strict content-security policy and export leave them as they are.
 
-Colours are for white paper; the page recolours text, grid and front line for its dark scheme.
+Colours are for white paper; the page recolours text, grid and front line for its dark scheme. A trace of trials names them
+in `customdata` and its metrics in `meta`: the page keeps their values once and fills them in.
 """
 
 import math
@@ -9,8 +10,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from harness.config import Scalar
-from harness.report.facts import Facts, Trial
-from harness.report.views import Axis, Curves, Grouping, thinned
+from harness.report.facts import Facts
+from harness.report.views import Axis, Curves, Grouping, Spot, thinned
 from harness.report.words import KINDS, Unit
 
 if TYPE_CHECKING:
@@ -32,72 +33,141 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 
 
 def front_figure(facts: Facts, axis: Axis, grouping: Grouping | None) -> "go.Figure":
-    """The main metric over a cost: the front as steps with markers, beaten trials faint, and ringed those of them that are
-    on the study's front over all objectives."""
+    """The main metric over a cost: the front as steps with markers and intervals, beaten configs faint, ringed those of them
+    that are on the study's front over all objectives; its knee, and marks to compare with."""
     import plotly.graph_objects as go
 
     x, y = facts.units[axis.cost.metric], facts.units[facts.main.metric]
-    figure = go.Figure(layout=_layout(escape(grouping.title) if grouping else ""))
-    figure.add_scatter(
-        x=_drawn(axis.front, x),
-        y=_drawn(axis.front, y),
-        mode="lines",
-        line={"shape": "hv" if axis.cost.sign > 0 else "vh", "color": INK, "width": 1.5},
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    looks: list[tuple[Sequence[Trial], dict[str, Any]]] = [
-        (thinned([trial for trial in axis.beaten if not trial.on_front], MAX_BEATEN), {"size": 6, "opacity": 0.35}),
-        ([trial for trial in axis.beaten if trial.on_front], {"size": 9, "opacity": 1, "ring": True}),
-        (axis.front, {"size": 10, "opacity": 1}),
+    figure = go.Figure(layout=layout(escape(grouping.title) if grouping else ""))
+    _add_references(figure, axis, x, y)
+    figure.add_scatter(**_steps(axis, x, y), line={"shape": _shape(axis), "color": INK, "width": 1.5})
+    looks: list[tuple[Sequence[Spot], dict[str, Any], bool]] = [
+        (thinned([spot for spot in axis.beaten if not spot.on_front], MAX_BEATEN), {"size": 6, "opacity": 0.35}, False),
+        ([spot for spot in axis.beaten if spot.on_front], {"size": 9, "opacity": 1}, True),
+        (axis.front, {"size": 11, "opacity": 1}, False),
     ]
-    for trials, look in looks:
-        for trials_of, option in _split(trials, grouping):
-            colour, symbol = _group_look(grouping, option)
-            figure.add_scatter(
-                x=_drawn(trials_of, x),
-                y=_drawn(trials_of, y),
-                mode="markers",
-                marker={
-                    "color": colour,
-                    "symbol": f"{symbol}-open" if "ring" in look else symbol,
-                    "size": look["size"],
-                    "opacity": look["opacity"],
-                },
-                customdata=[trial.number for trial in trials_of],
-                text=[_hover(facts, trial) for trial in trials_of],
-                hovertemplate="%{text}<extra></extra>",
-                legendgroup=str(option),
-                showlegend=False,
-            )
+    for found, look, ring in looks:
+        for some, option in _split(found, grouping):
+            colour, symbol = _look(grouping, option)
+            marker = look | {"color": colour, "symbol": f"{symbol}-open" if ring else symbol}
+            figure.add_scatter(**_points(some, x, y, marker), legendgroup=str(option))
     for option in grouping.options if grouping else ():  # legend entries of their own: the first of a group may be faint
-        colour, symbol = _group_look(grouping, option)
-        name = escape(KINDS.get(str(option), str(option)))
-        marker = {"color": colour, "symbol": symbol, "size": 9}
-        figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=str(option))
-    figure.update_xaxes(title_text=x.heading, **(_magnitudes(axis, x) if axis.wide else {}))
-    figure.update_yaxes(title_text=y.heading)
+        colour, symbol = _look(grouping, option)
+        _add_legend(figure, KINDS.get(str(option), str(option)), colour, symbol, str(option))
+    _finish(figure, [axis], x, y)
     return figure
 
 
-def _magnitudes(axis: Axis, unit: Unit) -> dict[str, Any]:
+def fronts_figure(studies: Sequence[tuple[Facts, Axis]], x: Unit, y: Unit) -> "go.Figure":
+    """The fronts of several studies over one cost, on common axes; a colour each."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(layout=layout("study"))
+    for place, (facts, axis) in enumerate(studies):
+        colour, symbol = GROUPS[(place + 1) % len(GROUPS)]
+        meta, group = {"study": place}, facts.study.name
+        faint, full = {"size": 6, "opacity": 0.3}, {"size": 11, "opacity": 1}
+        line = {"shape": _shape(axis), "color": colour, "width": 1.5}
+        figure.add_scatter(**_steps(axis, x, y), line=line, legendgroup=group)
+        for found, look in ((thinned(axis.beaten, MAX_BEATEN // len(studies)), faint), (axis.front, full)):
+            drawn = _points(found, x, y, look | {"color": colour, "symbol": symbol})
+            figure.add_scatter(**drawn | {"meta": drawn["meta"] | meta}, legendgroup=group)
+        _add_legend(figure, group, colour, symbol, group)
+    _finish(figure, [axis for _, axis in studies], x, y)
+    return figure
+
+
+def _look(grouping: Grouping | None, option: Scalar) -> tuple[str, str]:
+    return GROUPS[grouping.options.index(option)] if grouping else (ACCENT, "circle")
+
+
+def _shape(axis: Axis) -> str:
+    return "hv" if axis.cost.sign > 0 else "vh"
+
+
+def _steps(axis: Axis, x: Unit, y: Unit) -> dict[str, Any]:
+    values = {"x": [number(spot.cost, x) for spot in axis.front], "y": [number(spot.value, y) for spot in axis.front]}
+    return values | {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+
+
+def _points(found: Sequence[Spot], x: Unit, y: Unit, marker: dict[str, Any]) -> dict[str, Any]:
+    """A trace of configs: what single trials say the page fills in; means say it here."""
+    single = all(len(spot.trials) == 1 and not spot.name for spot in found)
+    drawn: dict[str, Any] = {
+        "x": [number(spot.cost, x) for spot in found],
+        "y": [number(spot.value, y) for spot in found],
+        "mode": "markers",
+        "marker": marker,
+        "customdata": [spot.trials[0].number if single else [trial.number for trial in spot.trials] for spot in found],
+        "meta": {"x": x.metric, "y": y.metric} if single else {},
+        "hovertemplate": "%{text}<extra></extra>",
+        "showlegend": False,
+    }
+    if not single:
+        drawn["text"] = [_told(spot, x, y) for spot in found]
+        bars = [y.scale * spot.half for spot in found]
+        drawn["error_y"] = {"type": "data", "array": bars, "color": marker["color"], "thickness": 1.2, "width": 4}
+    return drawn
+
+
+def _told(spot: Spot, x: Unit, y: Unit) -> str:
+    """What a mean says; plotly reads its own small HTML in hover texts, so names are escaped."""
+    half = f" ± {y.figure(spot.half)}" if spot.half else ""
+    seeds = f"{len(spot.trials)} seeds" if len(spot.trials) > 1 else "one seed"
+    value = f"{y.figure(spot.value)}{half} {y.symbol} {y.title.lower()}, {seeds}"
+    return f"<b>{escape(spot.name)}</b><br>{value}<br>{x.noun(spot.cost)}"
+
+
+def _add_references(figure: "go.Figure", axis: Axis, x: Unit, y: Unit) -> None:
+    """Dotted lines: what the baseline reaches, and what published networks cost."""
+    for mark in axis.references:
+        line = {"color": MUTED, "width": 1, "dash": "dot"}
+        font = {"color": MUTED, "size": 11}
+        if mark.value is not None:
+            where = {"annotation_position": "bottom left", "annotation_font": font}
+            figure.add_hline(y=number(mark.value, y), line=line, annotation_text=escape(mark.name), **where)
+        elif mark.cost is not None:
+            place = number(mark.cost, x) or 0
+            figure.add_vline(x=place, line=line)  # its words apart: plotly does not put those of a line on a log axis
+            at = math.log10(place) if axis.wide else place
+            label = {"text": escape(mark.name), "textangle": -90, "showarrow": False, "font": font}
+            figure.add_annotation(x=at, y=0, yref="paper", xanchor="right", yanchor="bottom", **label)
+
+
+def _add_legend(figure: "go.Figure", name: str, colour: str, symbol: str, group: str) -> None:
+    marker = {"color": colour, "symbol": symbol, "size": 9}
+    figure.add_scatter(x=[None], y=[None], mode="markers", marker=marker, name=escape(name), legendgroup=group)
+
+
+def _finish(figure: "go.Figure", axes: Sequence[Axis], x: Unit, y: Unit) -> None:
+    """Titles, the kinds of axis to switch between, and the knee where there is one front."""
+    scales = {"linear": {"type": "linear", "tickvals": None, "ticktext": None}}
+    if all(axis.positive for axis in axes):
+        scales["log"] = _magnitudes([spot.cost * x.scale for axis in axes for spot in axis.front + axis.beaten])
+    wide = any(axis.wide for axis in axes) and "log" in scales
+    figure.update_xaxes(title_text=x.heading, **(scales["log"] if wide else {}))
+    figure.update_yaxes(title_text=y.heading)
+    figure.update_layout(meta={"scales": scales, "scale": "log" if wide else "linear"})
+    if len(axes) == 1 and (turn := axes[0].knee) is not None:
+        place, height = number(turn.cost, x) or 0, number(turn.value, y)
+        arrow = {"showarrow": True, "arrowhead": 0, "arrowcolor": MUTED, "ax": 34, "ay": 38, "name": "knee"}
+        at = math.log10(place) if wide else place
+        figure.add_annotation(x=at, y=height, text="knee", standoff=8, font={"color": MUTED, "size": 12}, **arrow)
+
+
+def _magnitudes(drawn: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis with a mark at 1, 2 and 5 of each magnitude, written out."""
-    drawn = _drawn(axis.front + axis.beaten, unit)
     powers = range(math.floor(math.log10(min(drawn))), math.ceil(math.log10(max(drawn))) + 1)
     marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
     return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:.12g}" for mark in marks]}
 
 
-def _split(trials: Sequence[Trial], grouping: Grouping | None) -> Iterator[tuple[list[Trial], Scalar]]:
-    """The trials of each option that has some."""
+def _split(found: Sequence[Spot], grouping: Grouping | None) -> Iterator[tuple[list[Spot], Scalar]]:
+    """The configs of each option that has some."""
     for option in grouping.options if grouping else (None,):
-        found = [trial for trial in trials if grouping is None or grouping.of(trial) == option]
-        if found:
-            yield found, option
-
-
-def _group_look(grouping: Grouping | None, option: Scalar) -> tuple[str, str]:
-    return GROUPS[grouping.options.index(option)] if grouping else (ACCENT, "circle")
+        some = [spot for spot in found if grouping is None or grouping.of(spot.trials[0]) == option]
+        if some:
+            yield some, option
 
 
 def curves_figure(facts: Facts, curves: Curves) -> "go.Figure":
@@ -107,20 +177,18 @@ def curves_figure(facts: Facts, curves: Curves) -> "go.Figure":
     unit = facts.units[curves.metric]
     figure = go.Figure()
     for trial in curves.drawn:
-        points = [(epoch.epoch, _number(getattr(epoch, curves.metric), unit)) for epoch in trial.record.curve]
+        points = [(epoch.epoch, number(getattr(epoch, curves.metric), unit)) for epoch in trial.record.curve]
         figure.add_scatter(
             x=[epoch for epoch, _ in points],
             y=[value for _, value in points],
             mode="lines" if len(points) > 1 else "markers",
             line={"color": ACCENT if trial.on_front else MUTED, "width": 1.75 if trial.on_front else 1},
             opacity=0.9 if trial.on_front else 0.3,
-            customdata=[trial.number] * len(points),
-            text=_differs(trial),
-            hovertemplate=f"<b>Trial {trial.number}</b> · epoch %{{x}} · %{{y:.{unit.decimals}f}} {unit.symbol}<br>"
-            "%{text}<extra></extra>",
+            meta={"trial": trial.number},
+            hovertemplate=f"%{{text}}<br>epoch %{{x}}: %{{y:.{unit.decimals}f}} {unit.symbol}<extra></extra>",
             showlegend=False,
         )
-    figure.update_layout(_layout())
+    figure.update_layout(layout())
     longest = max((len(trial.record.curve) for trial in curves.drawn), default=1)
     left_out = {} if curves.edge is None else {"range": (curves.since, longest + 0.2)}
     figure.update_xaxes(title_text="Epoch", tickformat="d", **left_out)
@@ -140,32 +208,13 @@ def _reach(curves: Curves, unit: Unit) -> tuple[float, float]:
     return low, high
 
 
-def _drawn(trials: Sequence[Trial], unit: Unit) -> list[float]:
-    return [found for trial in trials if (found := _number(trial.value(unit.metric), unit)) is not None]
-
-
-def _number(value: float | None, unit: Unit) -> float | None:
+def number(value: float | None, unit: Unit) -> float | None:
     """On the unit's scale and short; None for what cannot be drawn, as the loss of a training that diverged."""
     return float(f"{value * unit.scale:.6g}") if value is not None and math.isfinite(value) else None
 
 
-def _hover(facts: Facts, trial: Trial) -> str:
-    """Plotly reads its own small HTML in hover texts, so names are escaped."""
-    metrics = dict.fromkeys((facts.main.metric, *(cost.metric for cost in facts.costs)))
-    measured = " · ".join(facts.units[metric].noun(trial.value(metric)) for metric in metrics)
-    return f"<b>Trial {trial.number}</b><br>{_differs(trial)}<br>{measured}"
-
-
-def _differs(trial: Trial) -> str:
-    return "<br>".join(escape(str(difference)) for difference in trial.differs) or "nothing varies"
-
-
-def plain_layout() -> dict[str, Any]:
-    """The look of every figure, without a legend."""
-    return _layout()
-
-
-def _layout(legend_title: str = "") -> dict[str, Any]:
+def layout(legend_title: str = "") -> dict[str, Any]:
+    """The look of every figure."""
     grid = {"gridcolor": LINE, "zeroline": False, "ticks": "", "title": {"standoff": 12}, "automargin": True}
     return {
         "template": {},

@@ -2,9 +2,14 @@
 
 import csv
 import io
+from dataclasses import replace
 
 from harness.report.facts import Facts, Trial
+from harness.report.section import Block, Note, Table
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns
+
+MAX_FRONT = 40
+"""Front trials listed on the page; the table below it holds all."""
 
 
 def front_sheet(facts: Facts, comment: str = "") -> Sheet:
@@ -40,6 +45,16 @@ def front_sheet(facts: Facts, comment: str = "") -> Sheet:
         f" {'a seed each' if seeded else 'one seed each'}, the validation part.",
     )
     return Sheet(columns, best_in_columns([row(trial) for trial in facts.front], signs), notes, (), comment)
+
+
+def front_table(facts: Facts) -> list[Block]:
+    """The front for the page: of many trials the best, and how many they are."""
+    if not facts.front:
+        return []
+    whole = front_sheet(facts)
+    shown = replace(whole, rows=whole.rows[:MAX_FRONT])
+    more = [Note(f"The first {MAX_FRONT} of {len(facts.front)}; the table of trials holds all.")]
+    return [Table(shown), *(more if len(whole.rows) > MAX_FRONT else [])]
 
 
 def front_csv(facts: Facts) -> str:

@@ -1,110 +1,131 @@
-"""The page of a study: one file that opens offline, with its data beside it."""
+"""The page of a study, or of several: one file that opens offline, with its data beside it."""
 
 import base64
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from harness.record import Record
 from harness.report import notes, sentences
-from harness.report.ablation import sheet, written
-from harness.report.certain import certain_front, certain_words
-from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
-from harness.report.comparison import Comparison, compared, forest, missing_words, plan_words, verdicts
-from harness.report.facts import Facts, gather
-from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, plain_layout
-from harness.report.tables import front_json, table, trials_csv
-from harness.report.views import axes, curves, grouping
-from harness.report.words import NOUNS, TITLES
+from harness.report.ablation import written
+from harness.report.comparison import compared
+from harness.report.facts import Facts, gather, values
+from harness.report.section import Section
+from harness.report.sections import sections
+from harness.report.tables import columns, front_json, trials_csv
+from harness.report.terms import TERMS, explained
+from harness.report.words import NOUNS, Unit, unit
 from harness.study import Study
 
 HERE = Path(__file__).parent
-MAX_FRONT = 40
-"""Front trials listed on the page; the table below it holds all."""
+SCRIPTS = ("data.js", "table.js", "panel.js", "plots.js", "page.js")
+"""The page's own, in the order in which they run, as one."""
+
+
+class Source(NamedTuple):
+    """A study as the database has it."""
+
+    study: Study
+    attributes: dict[str, Any]
+    records: Sequence[Record]
+    confirmed: Facts | None = None
+    """Of the study that confirms it."""
 
 
 def write_page(study: Study, attributes: dict[str, Any], records: Sequence[Record], folder: Path) -> Path:
-    """Writes index.html, trials.csv and front.json into the folder; returns the page's path.
+    """Writes index.html, trials.csv and front.json into the folder; returns the page's path."""
+    return write_pages([Source(study, attributes, records)], folder)
 
-    Each file is replaced whole, the page last, so that an interrupted write leaves the old page."""
-    facts = gather(study, attributes, records)
-    page = render(facts, datetime.now(UTC))
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "trials.csv", trials_csv(facts))
-    replace(folder / "front.json", json.dumps(front_json(facts), indent=1))
-    if (found := compared(facts)) is not None:
-        replace(folder / "effects.csv", written(found.table, "csv"))
+
+def write_pages(sources: Sequence[Source], folder: Path) -> Path:
+    """Writes one page of these studies, with the data of each beside it (of several, in a folder of its name); returns the
+    page's path. Each file is replaced whole, the page last, so that an interrupted write leaves the old page."""
+    studies = [gather(*source) for source in sources]
+    page = render(studies, datetime.now(UTC))
+    for facts in studies:
+        beside = folder if len(studies) == 1 else folder / facts.study.name
+        beside.mkdir(parents=True, exist_ok=True)
+        replace(beside / "trials.csv", trials_csv(facts))
+        replace(beside / "front.json", json.dumps(front_json(facts), indent=1))
+        if (found := compared(facts)) is not None:
+            replace(beside / "effects.csv", written(found.table, "csv"))
     replace(folder / "index.html", page)
     return folder / "index.html"
 
 
-def render(facts: Facts, written: datetime) -> str:
+def render(studies: Sequence[Facts], written: datetime) -> str:
     """The page as one HTML text."""
     from plotly.offline import get_plotlyjs
 
-    split, drawn = grouping(facts), curves(facts)
-    fronts = [(axis, front_figure(facts, axis, split)) for axis in axes(facts)]
-    figures = {f"front-{axis.cost.metric}": figure for axis, figure in fronts}
-    found = compared(facts)
-    if found is not None:
-        figures["effects"] = forest(found, facts.units[facts.main.metric], plain_layout())
-    matter, crossed = importance_of(facts), maps(facts)
-    if matter is not None:
-        figures["importance"] = importance_figure(matter, plain_layout())
-    if drawn.drawn:
-        figures["curves"] = curves_figure(facts, drawn)
-    scripts = {"plotly": get_plotlyjs() if figures else "", "page": (HERE / "page.js").read_text("utf-8")}
+    shown = sections(studies)
+    own = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
+    scripts = {"plotly": get_plotlyjs(), "page": own}
     return (
         environment()
         .get_template("page.html")
         .render(
-            facts=facts,
+            studies=studies,
             say=sentences,
             notes=notes,
-            titles=TITLES,
             nouns=NOUNS,
-            axes=[axis for axis, _ in fronts],
-            split=split,
-            shown=list(dict.fromkeys((facts.main.metric, *(cost.metric for cost in facts.costs)))),
-            curves=drawn,
-            effects=found and _effects(found),
-            certain=_certain(facts),
-            importance=matter and importance_words(facts, matter),
-            maps=crossed,
-            maps_note=MAPS_NOTE,
-            tall=figures["importance"].layout.height if matter is not None else 0,
-            figures={name: figure.to_plotly_json() for name, figure in figures.items()},
-            table=table(facts),
+            sections=shown,
+            data=data(studies),
+            figures=figures(shown),
+            terms=TERMS,
             style=Markup((HERE / "page.css").read_text("utf-8")),
             scripts={name: Markup(script) for name, script in scripts.items()},
             policy=policy(scripts.values()),
             written=written,
-            max_front=MAX_FRONT,
-            max_beaten=MAX_BEATEN,
         )
     )
 
 
-def _effects(found: Comparison) -> dict[str, Any]:
-    """The comparison as the page shows it."""
-    notes = [*found.table.notes(), *filter(None, [plan_words(found)])]
-    told = {"answer": verdicts(found), "missing": missing_words(found), "notes": notes}
-    return told | {"sheet": sheet(found.table), "baseline": found.arms.baseline}
+def data(studies: Sequence[Facts]) -> dict[str, Any]:
+    """What the page's figures, table and panel draw from: studies, units, and every trial once."""
+    metrics = dict.fromkeys(metric for facts in studies for metric in (facts.main.metric, *facts.units))
+    every = {metric: [value for facts in studies for value in values(facts.trials, metric)] for metric in metrics}
+    units = [unit(metric, found) for metric, found in every.items() if found]
+    shown = {objective.metric for facts in studies for objective in (facts.main, *facts.costs)}
+    return {
+        "studies": [_told(facts) for facts in studies],
+        "units": [_unit(one) | {"shown": one.metric in shown} for one in units],
+        "trials": columns(studies, units),
+    }
 
 
-def _certain(facts: Facts) -> dict[str, Any] | None:
-    """The front with its uncertainty as the page shows it."""
-    front = certain_front(facts)
-    return None if front is None else {"sheet": front.sheet, "notes": certain_words(facts, front)}
+def _told(facts: Facts) -> dict[str, Any]:
+    """A study as the panel and the downloads need it."""
+    return {"name": facts.study.name, "against": sentences.against(facts), "main": facts.main.metric, "grids": facts.grids}
+
+
+def _unit(one: Unit) -> dict[str, Any]:
+    return {"metric": one.metric, "title": one.title, "scale": one.scale, "decimals": one.decimals, "symbol": one.symbol}
+
+
+def figures(shown: Iterable[Section]) -> dict[str, Any]:
+    """Every figure by its address: its views by name, without what the page fills in from the trials."""
+    return {
+        plot.name: {name: lean(figure.to_plotly_json()) for name, figure in plot.views.items()}
+        for section in shown
+        for plot in section.plots
+    }
+
+
+def lean(figure: dict[str, Any]) -> dict[str, Any]:
+    """A figure whose traces of trials only name them."""
+    for trace in figure["data"]:
+        if "x" in (trace.get("meta") or {}):
+            del trace["x"], trace["y"]
+    return figure
 
 
 @cache
@@ -114,13 +135,14 @@ def environment() -> Environment:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    found.filters["linked"] = linked
+    found.filters |= {"linked": linked, "explained": explained}
     return found
 
 
-def linked(text: str) -> Markup:
-    """The text, escaped, in which `trial 17` opens that trial."""
-    return Markup(re.sub(r"\b(trial) (\d+)\b", r'<a href="#trial=\2">\1 \2</a>', str(escape(text)), flags=re.IGNORECASE))
+def linked(text: str, study: str = "") -> Markup:
+    """The text, escaped, in which `trial 17` opens that trial; on a page of several studies that of the named one."""
+    link = rf'<a href="#trial={escape(study)}{":" if study else ""}\2">\1 \2</a>'
+    return Markup(re.sub(r"\b(trial) (\d+)\b", link, str(escape(text)), flags=re.IGNORECASE))
 
 
 def policy(scripts: Any) -> str:

@@ -1,13 +1,16 @@
 """What the facts say, in sentences: the answer, what was done, what it does not show, where it comes from."""
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.analysis.effects import Effect
 from harness.design import Design, arms
 from harness.record import State
+from harness.report.ablation import Ablation
+from harness.report.comparison import Comparison, compared
+from harness.report.confirmed import looks_words
 from harness.report.facts import Facts, Trial
-from harness.report.words import DATASETS, NOUNS, SHARES, SPACE, counted, duration, listed, spelled, unit
+from harness.report.words import DATASETS, NOUNS, SHARES, SPACE, counted, day, duration, listed, spelled, unit
 from harness.strategies.stopping import ranked_by
 from harness.study import Constraint, Evolution, Exhaustive, Search, Study
 
@@ -21,7 +24,70 @@ DESIGNS = {
     "listed": "Confirmed",
 }
 LEFT = {"stopped": "stopped early", "failed": "failed", "running": "still running"}
+MOST_ARMS = 3
+"""Arms of one kind that the answer names."""
 HALVINGS = {"halving": "successive halving", "asha": "ASHA"}
+
+
+def told(facts: Facts) -> str:
+    """The answer in a sentence or two: of a comparison what its arms gain, else the best trial."""
+    found = compared(facts)
+    return answer(facts) if found is None else gains(found)
+
+
+def gains(found: Comparison) -> str:
+    """What each arm gains over the baseline, those that differ first; of many arms those that gain or lose most."""
+    table, arms = found.table, found.effects
+    ranked = sorted(arms, key=lambda effect: -abs(effect.difference) if effect.seeds else 0.0)
+    decided = [effect for effect in ranked if effect.verdict in ("helps", "hurts")]
+    parts = [f"{quoted(effect.arm)} {_gained(table, effect)}" for effect in decided[:MOST_ARMS]]
+    parts[:1] = [f"{part} over {found.arms.baseline}" for part in parts[:1]]
+    if len(decided) > MOST_ARMS:
+        parts.append(f"{len(decided) - MOST_ARMS} more arms differ from it")
+    same = [effect for effect in ranked if effect.verdict == "no difference"]
+    open_ = [effect for effect in ranked if effect.verdict == "undecided"]
+    if same:
+        parts.append(f"{_few(same)}: {table.verdict(same[0])}")
+    if open_:
+        more = max((effect.more or 0 for effect in open_), default=0)
+        enough = f", {counted(more, 'more seed')} would tell" if 0 < more <= 50 else ""
+        parts.append(f"{_few(open_)}: undecided{enough}")
+    words = "; ".join(parts) or "nothing was tested"
+    over = "" if decided else f" against {found.arms.baseline}"
+    seeds = counted(len(found.arms.seeds), "seed")
+    first = next((at for at, letter in enumerate(words) if letter.isalpha()), 0)
+    words = words[:first] + words[first].upper() + words[first + 1 :] if not decided else words
+    return f"{words}{over}. In {NOUNS[table.metric]}, over {seeds}, with 95{SPACE}% intervals."
+
+
+def _gained(table: Ablation, effect: Effect) -> str:
+    """gains 0.9 ± 0.3 points: the verdict as a verb where more is better, else as it is."""
+    size, half = abs(effect.difference), effect.high - effect.difference
+    amount = f"{table.number(size)} ± {table.number(half)}{table.unit}"
+    if table.larger_is_better:
+        return f"{'gains' if effect.difference > 0 else 'loses'} {amount}"
+    return f"{effect.verdict}, by {amount}"
+
+
+def _few(effects: Sequence[Effect]) -> str:
+    shown = [quoted(effect.arm) for effect in effects[:MOST_ARMS]]
+    return listed([*shown, *([f"{len(effects) - MOST_ARMS} more"] if len(effects) > MOST_ARMS else [])])
+
+
+def quoted(name: str) -> str:
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{name}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
+def against(facts: Facts) -> str:
+    """What a trial's choices are told against."""
+    if facts.arms is not None and isinstance(facts.study.strategy, Design):
+        return f"the baseline {facts.arms.baseline}"
+    return "what most trials have"
+
+
+def names(studies: Sequence[Facts]) -> str:
+    """The studies of a page."""
+    return listed(facts.study.name for facts in studies)
 
 
 def answer(facts: Facts) -> str:
@@ -190,8 +256,15 @@ def _dates(facts: Facts) -> str:
     return f", {day(moments[0])}" if len(days) == 1 else f", {days[0]:%d %B} to {days[-1]:%d %B %Y}".replace(" 0", " ")
 
 
-def day(moment: datetime) -> str:
-    return f"{moment.day} {moment:%B %Y}"
+def _untouched(facts: Facts) -> str:
+    """Which pictures the scores are of."""
+    if facts.study.scores_test:
+        return looks_words(facts)
+    if facts.confirmed is not None:
+        return "Scores are of the validation part, but for what was confirmed: that is of the test part."
+    return (
+        f"Every score is of the validation part; the test part stays untouched until `harness confirm {facts.study.name}`."
+    )
 
 
 def limits(facts: Facts) -> list[tuple[str, str]]:
@@ -218,7 +291,7 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
         )
     else:
         yield "Means", f"Front and figures show single trials, {seeds} seeds a config: the best of them is partly luck."
-    yield "Test accuracy", "Every score is of the validation part; the test part stays untouched."
+    yield "Test accuracy", _untouched(facts)
     if isinstance(facts.study.strategy, Search):
         seen = f"{len(facts.trials):,} of {size:,.0f} configs" if size < float("inf") else "a sample"
         yield "All configs", f"The search saw {seen}, in the order in which results arrived; another run may see others."

@@ -2,15 +2,22 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.config import Scalar
-from harness.report.facts import Facts, values
+from harness.record import Epoch, Record
+from harness.report.facts import Facts
+from harness.report.words import Unit, choice_title, chosen_words, place_of
 from harness.study import METRICS
 
 MAX_TRACEBACK = 4000
 """Characters of a traceback that the page keeps, its end."""
+MAX_POINTS, FEWEST_POINTS = 200_000, 20
+"""Epochs that the page keeps of all curves together, and of each one at least."""
+MAX_RADII = 200_000
+"""Learned radii that the page keeps of the ends of trials."""
 
 
 def trials_csv(facts: Facts) -> str:
@@ -57,47 +64,107 @@ def front_json(facts: Facts) -> dict[str, Any]:
     }
 
 
-def table(facts: Facts) -> dict[str, Any]:
-    """The page's table: columns with their units, rows as arrays, long texts once, and one config from which the others are
-    told by their changes: this keeps the page of ten thousand trials small."""
-    base = facts.trials[0].record.config_json if facts.trials else {}
-    units = [unit for metric, unit in facts.units.items() if values(facts.trials, metric)]
-    texts: dict[str, int] = {}
-
-    def once(text: str) -> int:
-        return texts.setdefault(text, len(texts))
-
-    rows = [
-        [
-            trial.number,
-            trial.record.state,
-            int(trial.on_front),
-            [[difference.place, " · ".join(difference.chosen)] for difference in trial.differs],
-            [trial.value(unit.metric) for unit in units],
-            trial.record.epochs,
-            trial.record.seed,
-            trial.record.key,
-            once(trial.record.device),
-            once(trial.record.remark),
-            once(trial.record.traceback[-MAX_TRACEBACK:]),
-            list(changes(base, trial.record.config_json)),
-        ]
-        for trial in facts.trials
-    ]
-    shown = [{"title": unit.title, "scale": unit.scale, "decimals": unit.decimals, "symbol": unit.symbol} for unit in units]
-    return {"metrics": shown, "config": base, "rows": rows, "texts": list(texts)}
+# -- the page's data ---------------------------------------------------------------------------------------------------
 
 
-def changes(base: Any, other: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """What to put where in `base` to make it `other`: paths such as (network, stages, 1), each with its new value."""
-    pairs: Iterable[tuple[str | int, Any, Any]]
-    if isinstance(base, dict) and isinstance(other, dict) and base.keys() == other.keys():
-        pairs = [(name, base[name], other[name]) for name in base]
-    elif isinstance(base, list) and isinstance(other, list) and len(base) == len(other):
-        pairs = [(index, *both) for index, both in enumerate(zip(base, other))]
-    else:
-        if base != other or type(base) is not type(other):
-            yield path, other
-        return
-    for name, old, new in pairs:
-        yield from changes(old, new, (*path, name))
+def columns(studies: Sequence[Facts], units: Sequence[Unit]) -> dict[str, Any]:
+    """Every trial of a page once, column by column, each as `coded` writes it: figures, table and panel all draw from it, so
+    that ten thousand trials stay small. Rows are the trials of the first study by number, then those of the next."""
+    rows = [(place, trial) for place, facts in enumerate(studies) for trial in facts.trials]
+    trials = [trial for _, trial in rows]
+    records = [trial.record for trial in trials]
+    most = max(MAX_POINTS // max(len(trials), 1), FEWEST_POINTS)
+    return {
+        "study": coded([place for place, _ in rows]),
+        "number": [trial.number for trial in trials],
+        "state": coded([record.state for record in records]),
+        "front": [row for row, trial in enumerate(trials) if trial.on_front],
+        "epochs": coded([record.epochs for record in records]),
+        "seed": coded([record.seed for record in records]),
+        "key": [record.key for record in records],
+        "device": coded([record.device for record in records]),
+        "remark": coded([record.remark for record in records]),
+        "traceback": coded([record.traceback[-MAX_TRACEBACK:] for record in records]),
+        "values": {unit.metric: coded([_short(trial.value(unit.metric)) for trial in trials]) for unit in units},
+        "choices": list(_choices(studies)),
+        "config": list(_configs(records)),
+        "curves": [curve(record.curve, most) for record in records],
+        "radii": radii(records),
+    }
+
+
+def coded(values: Sequence[Any]) -> dict[str, Any] | list[Any]:
+    """A column in few letters: the one value of all, or the different ones and which of them each row has, or as it is."""
+    texts = list(map(repr, values))
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    if 2 * len(places) > len(values) > 1:
+        return list(values)
+    first = dict(zip(reversed(texts), reversed(values)))
+    different = [first[text] for text in places]
+    return {"of": different} if len(different) == 1 else {"of": different, "at": [places[text] for text in texts]}
+
+
+def _short(value: float | None) -> float | int | None:
+    """Seven digits; whole numbers in full."""
+    return value if value is None or isinstance(value, int) else float(f"{value:.7g}")
+
+
+def _choices(studies: Sequence[Facts]) -> Iterator[dict[str, Any]]:
+    """Each choice of a space: its place, its title, and in words what every trial took; null where it had none."""
+    found = ((*facts.space.parameters, *trial.record.params) for facts in studies for trial in facts.trials)
+    names = dict.fromkeys(name for each in found for name in each)
+    for name in names:
+        place, field = place_of(name)
+        words = [_words(field, trial.record.params, name) for facts in studies for trial in facts.trials]
+        usual = [_words(field, facts.reference, name) for facts in studies]
+        yield {"name": name, "title": choice_title(name), "place": place, "words": coded(words), "usual": usual}
+
+
+def _words(field: str, params: Mapping[str, Scalar], name: str) -> str | None:
+    return chosen_words(field, params[name]) if name in params else None
+
+
+def _configs(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """Each leaf of the configs: its path, and the value that every trial has there, in a list; nothing in it where none."""
+    leaves = [dict(flat(record.config_json)) for record in records]
+    for path in dict.fromkeys(path for found in leaves for path in found):
+        yield {"path": path, "values": coded([[found[path]] if path in found else [] for found in leaves])}
+
+
+def flat(part: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """What stands in plain JSON, each value with its path; an empty list or dictionary is a value."""
+    inside = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list | tuple) else ()
+    empty = True
+    for name, value in inside:
+        empty = False
+        yield from flat(value, (*path, name))
+    if empty:
+        yield path, part
+
+
+def curve(points: Sequence[Epoch], most: int) -> list[list[float | int | None]]:
+    """Epochs, accuracy, loss and training loss of a curve, at `most` epochs at most, evenly, the last among them. All epochs
+    from the first are an empty list."""
+    step = -(-len(points) // most) if points else 1
+    kept = points[::-1][::step][::-1]
+    epochs: list[float | int | None] = [] if len(kept) == len(points) else [point.epoch for point in kept]
+    found = [[_digits(getattr(point, name)) for point in kept] for name in ("accuracy", "loss", "train_loss")]
+    return [epochs, *found] if points else []
+
+
+def _digits(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def radii(records: Sequence[Record]) -> dict[str, list[list[float]]]:
+    """The radii that each trial ended with, by place; of no more trials than `MAX_RADII` numbers hold: the first ones."""
+    last = [record.curve[-1].radii if record.curve else {} for record in records]
+    found: dict[str, list[list[float]]] = {}
+    left = MAX_RADII
+    for row, places in enumerate(last):
+        left -= sum(map(len, places.values()))
+        if left < 0:
+            break
+        for place, values in places.items():
+            found.setdefault(place, [[]] * len(records))[row] = [float(f"{value:.3g}") for value in values]
+    return found

@@ -3,26 +3,71 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import TypeVar
 
-from harness.analysis.front import front, measured
-from harness.config import Scalar
-from harness.report.facts import Facts, Trial, values
+from harness.analysis.effects import half_width
+from harness.analysis.front import knee, measured, nondominated
+from harness.config import ResNet, Scalar
+from harness.cost import network_cost
+from harness.presets import PRESETS
+from harness.report.facts import Facts, Trial
 from harness.report.words import choice_title
-from harness.study import Objective
+from harness.study import EXACT, Objective
 
+T = TypeVar("T")
 MAX_CURVES = 60
+CIFAR_DEPTHS, SMALL = (20, 32, 44, 56, 110), 32
+"""The residual networks of He et al. (arXiv 1512.03385, section 4.2), for pictures of at most so many pixels a side."""
+BESIDE = 1.15
+"""Published networks are shown up to so many times beyond the costs of the trials."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A config on a picture of main metric and cost: one trial, or the mean of its seeds."""
+
+    trials: tuple[Trial, ...]
+    cost: float
+    value: float
+    name: str = ""
+    """The arm's, of a design."""
+    half: float = 0.0
+    """Half of the 95 % interval of the mean (Student's t); 0 for a single trial."""
+
+    @property
+    def on_front(self) -> bool:
+        """Whether a trial of it is on the study's front over all objectives."""
+        return any(trial.on_front for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A mark to compare with: a published network's cost, or what the baseline reaches."""
+
+    name: str
+    cost: float | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The trials over one cost: those that no other beats on it and on the main metric, and the beaten ones."""
+    """The configs over one cost: those that no other beats on it and on the main metric, and the beaten ones."""
 
     cost: Objective
-    front: tuple[Trial, ...]
+    front: tuple[Spot, ...]
     """From the least value of the cost to the greatest."""
-    beaten: tuple[Trial, ...]
+    beaten: tuple[Spot, ...]
     wide: bool
     """The costs span so much that a logarithmic axis shows them better."""
+    knee: Spot | None = None
+    """Of a front of three or more: the one nearest to its ideal corner, with both axes as long as the front reaches."""
+    references: tuple[Reference, ...] = ()
+
+    @property
+    def positive(self) -> bool:
+        """Whether a logarithmic axis can show all."""
+        return all(spot.cost > 0 for spot in self.front + self.beaten)
 
 
 def axes(facts: Facts) -> list[Axis]:
@@ -30,19 +75,72 @@ def axes(facts: Facts) -> list[Axis]:
     return [axis for cost in facts.costs if (axis := _axis(facts, cost))]
 
 
-def _axis(facts: Facts, cost: Objective) -> Axis | None:
+def spots(facts: Facts, cost: Objective) -> list[Spot]:
+    """The configs that have both metrics, from the least cost to the greatest: single trials, or means over the seeds."""
     shown = [trial for trial in facts.complete if trial.value(cost.metric) is not None]
-    spread = values(shown, cost.metric)
+    if facts.arms is None:
+        found = [_spot((trial,), facts.main.metric, cost.metric) for trial in shown]
+    else:
+        have = {trial.number: trial for trial in shown}
+        seen = {
+            name: [have[r.number] for r in each.values() if r.number in have] for name, each in facts.arms.records.items()
+        }
+        found = [_spot(tuple(trials), facts.main.metric, cost.metric, name) for name, trials in seen.items() if trials]
+    return sorted(found, key=lambda spot: (spot.cost, spot.trials[0].number))
+
+
+def _spot(trials: tuple[Trial, ...], main: str, cost: str, name: str = "") -> Spot:
+    reached = [measured(trial.record, main) for trial in trials]
+    spent = fmean(measured(trial.record, cost) for trial in trials)
+    half = half_width(reached) if len(reached) > 1 else 0.0
+    return Spot(trials, spent, fmean(reached), name, half)
+
+
+def _axis(facts: Facts, cost: Objective) -> Axis | None:
+    shown = spots(facts, cost)
+    spread = [spot.cost for spot in shown]
     if len(set(spread)) < 2:
         return None
-    shown.sort(key=lambda trial: (measured(trial.record, cost.metric), trial.number))
-    best = {record.number for record in front([trial.record for trial in shown], (facts.main, cost))}
+    points = [(cost.sign * spot.cost, facts.main.sign * spot.value) for spot in shown]
+    kept = nondominated(points)
+    best = tuple(spot for spot, on in zip(shown, kept) if on)
+    turn = knee([point for point, on in zip(points, kept) if on]) if len(best) > 2 else None
     return Axis(
         cost=cost,
-        front=tuple(trial for trial in shown if trial.number in best),
-        beaten=tuple(trial for trial in shown if trial.number not in best),
+        front=best,
+        beaten=tuple(spot for spot, on in zip(shown, kept) if not on),
         wide=min(spread) > 0 and max(spread) > 5 * min(spread),
+        knee=None if turn is None else best[turn],
+        references=(*_baseline(facts), *_published(facts, cost.metric, min(spread), max(spread))),
     )
+
+
+def _baseline(facts: Facts) -> list[Reference]:
+    """What the baseline of a design reaches, or the best network of a search that has no attention at all."""
+    metric = facts.main.metric
+    if facts.arms is not None:
+        found = [measured(record, metric) for record in facts.arms.records[facts.arms.baseline].values()]
+        return [Reference(facts.arms.baseline, value=fmean(found))] if found else []
+    slots = [name for name in facts.space.parameters if name.rpartition(".")[2] == "attention"]
+    plain = (trial for trial in facts.complete if slots and all(_absent(trial, name) for name in slots))
+    best = next(plain, None)
+    return [Reference(f"no attention (trial {best.number})", value=best.value(metric))] if best else []
+
+
+def _absent(trial: Trial, name: str) -> bool:
+    return trial.record.params.get(name) == "none"
+
+
+def _published(facts: Facts, metric: str, low: float, high: float) -> list[Reference]:
+    """The published networks for pictures and classes as the study's, of a cost near those of its trials."""
+    whole = facts.shape
+    if metric not in EXACT or whole is None:
+        return []
+    found = [(preset.title, preset.cost) for preset in PRESETS.values() if preset.shape == whole]
+    if max(whole.height, whole.width) <= SMALL:
+        found += [(f"ResNet-{depth}", network_cost(ResNet(depth=depth), whole)) for depth in CIFAR_DEPTHS]
+    priced = {title: float(getattr(cost, metric)) for title, cost in found}
+    return [Reference(title, cost=cost) for title, cost in priced.items() if low / BESIDE <= cost <= BESIDE * high]
 
 
 @dataclass(frozen=True)
@@ -120,8 +218,8 @@ def curves(facts: Facts, limit: int = MAX_CURVES) -> Curves:
     return Curves(metric, drawn, len(having), since, finite[len(finite) // 10] if since > 1 and finite else None)
 
 
-def thinned(trials: Sequence[Trial], limit: int) -> list[Trial]:
+def thinned(items: Sequence[T], limit: int) -> list[T]:
     """At most so many of them, evenly spaced."""
-    if len(trials) <= limit:
-        return list(trials)
-    return [trials[index * len(trials) // limit] for index in range(limit)]
+    if len(items) <= limit:
+        return list(items)
+    return [items[index * len(items) // limit] for index in range(limit)]

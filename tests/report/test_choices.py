@@ -64,7 +64,10 @@ def test_maps_hold_the_means_of_all_trials_with_a_choice(strategy: Strategy) -> 
     assert (stages.rows, stages.columns) == (("stage 2", "stage 3"), ("none", "SE", "ECA"))
     of_se = [record.metrics["accuracy"] for record in made() if record.params["stages.3.attention"] == "se"]
     assert stages.means[1][1] == pytest.approx(fmean(of_se))
-    assert pair.title == "Stage 2 attention by stage 3 attention" and pair.rows == pair.columns == stages.columns
+    assert (
+        pair.title == "Stage 2 attention by stage 3 attention: mean accuracy (%)"
+        and pair.rows == pair.columns == stages.columns
+    )
     corner = [one for one in made() if set(one.params.values()) == {"se"}]
     assert len(corner) == 5 and pair.means[1][1] == pytest.approx(fmean(one.metrics["accuracy"] for one in corner))
     assert "p 0.009, 34" in pair.words and stages.shade(max(stages.means[1])) == 1.0 and stages.shade(None) == 0.0
@@ -106,9 +109,9 @@ def test_importance_needs_twenty_complete_trials() -> None:
 
 
 def test_the_page_shows_all_of_it_escaped() -> None:
-    page = render(facts(), datetime(2025, 6, 3, tzinfo=UTC))
+    page = render([facts()], datetime(2025, 6, 3, tzinfo=UTC))
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert "The front over the means of the seeds, and how sure it is" in titles and "Which choices matter" in titles
     assert page.count('<table class="map">') == 2 and "Which <stage>" not in page
-    bare = render(facts([]), datetime(2025, 6, 3, tzinfo=UTC))
+    bare = render([facts([])], datetime(2025, 6, 3, tzinfo=UTC))
     assert "Which choices matter" not in bare and "how sure it is" not in bare

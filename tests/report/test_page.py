@@ -15,7 +15,7 @@ from harness.config import ResNet, SqueezeExcite, part_from_json
 from harness.record import Epoch, Record
 from harness.report.facts import gather
 from harness.report.page import write_page
-from harness.report.tables import changes, table
+from harness.report.tables import coded, curve
 from harness.space import choose, same, vary
 from harness.study import Exhaustive, maximize, minimize
 from tests.report.sample import ATTRIBUTES, STUDY, records
@@ -92,10 +92,48 @@ def test_its_policy_allows_its_own_scripts_alone(page):
 
 def test_draws_vectors(page):
     figures = page.json("figure-data")
-    assert list(figures) == ["front-params", "front-macs", "importance", "curves"]
-    assert {trace["type"] for figure in figures.values() for trace in figure["data"]} == {"scatter", "bar"}
+    assert list(figures) == ["front", "importance", "curves"]
+    assert list(figures["front"]) == ["Parameters", "MACs"]
+    drawn = [figure for views in figures.values() for figure in views.values()]
+    assert {trace["type"] for figure in drawn for trace in figure["data"]} == {"scatter", "bar"}
     ids = [attributes.get("id") for _, attributes in page.tags]
     assert set(figures) <= set(ids) and len([i for i in ids if i]) == len({i for i in ids if i})
+
+
+def test_figures_name_their_trials_and_the_page_keeps_their_values_once(page):
+    found = page.json("page-data")["trials"]
+    for view in page.json("figure-data")["front"].values():
+        named = [trace for trace in view["data"] if "x" in (trace.get("meta") or {})]
+        assert named and not any("x" in trace or "y" in trace or "text" in trace for trace in named)
+        numbers = sorted(number for trace in named for number in trace["customdata"])
+        assert numbers == sorted(record.number for record in records() if record.state == "complete")
+    assert found["number"] == [record.number for record in records()]
+    assert column(found["values"]["params"]) == [record.costs["params"] for record in records()]
+    assert column(found["values"]["accuracy"]) == [record.metrics.get("accuracy") for record in records()]
+
+
+def column(coded_values):
+    """A column as the page reads it."""
+    if isinstance(coded_values, list):
+        return coded_values
+    at = coded_values.get("at")
+    return [coded_values["of"][place] for place in at] if at is not None else coded_values["of"] * len(records())
+
+
+def test_columns_are_short_and_come_back():
+    assert coded(["a", "a", "a"]) == {"of": ["a"]}
+    mixed = coded([1, 1, True, True, 1, 1.0, 1])
+    assert list(map(repr, mixed["of"])) == ["1", "True", "1.0"] and mixed["at"] == [0, 0, 1, 1, 0, 2, 0]
+    assert coded([0.1, 0.2, 0.3]) == [0.1, 0.2, 0.3]
+    assert coded([None, "x", None, "x"]) == {"of": [None, "x"], "at": [0, 1, 0, 1]}
+
+
+def test_long_curves_are_kept_at_even_epochs():
+    (record,) = records(1)
+    assert curve(record.curve, 20)[0] == [] and len(curve(record.curve, 20)[1]) == 20
+    epochs, accuracy, loss, training = curve(record.curve, 7)
+    assert epochs == [2, 5, 8, 11, 14, 17, 20] and len(accuracy) == len(loss) == len(training) == 7
+    assert accuracy[-1] == record.curve[-1].accuracy and curve((), 7) == []
 
 
 def test_csv_holds_every_trial(folder):
@@ -125,19 +163,30 @@ def test_json_holds_the_front(folder):
     assert part_from_json(data["front"][0]["config"]) == facts.front[0].record.config
 
 
-def test_configs_come_back_from_their_changes():
-    facts = gather(STUDY, ATTRIBUTES, records())
-    data = table(facts)
-    for trial, row in zip(facts.trials, data["rows"]):
-        found = json.loads(json.dumps(data["config"]))
-        for path, value in row[-1]:
+def test_configs_come_back_from_their_columns(page):
+    leaves = [(leaf["path"], column(leaf["values"])) for leaf in page.json("page-data")["trials"]["config"]]
+    for row, record in enumerate(records()):
+        assert rebuilt([(path, values[row]) for path, values in leaves]) == record.config_json
+
+
+def rebuilt(leaves):
+    """A config as the page puts it together; lists are first dictionaries by place."""
+    found = {}
+    for path, value in leaves:
+        if value:
             part = found
             for name in path[:-1]:
-                part = part[name]
-            part[path[-1]] = value
-        assert found == trial.record.config_json
-    assert list(changes({"a": 1}, {"b": 1})) == [((), {"b": 1})]
-    assert list(changes([1, 1], [1, True])) == [((1,), True)]
+                part = part.setdefault(name, {})
+            part[path[-1]] = value[0]
+
+    def whole(part):
+        if not isinstance(part, dict):
+            return part
+        if part and all(isinstance(name, int) for name in part):
+            return [whole(part[place]) for place in range(len(part))]
+        return {name: whole(value) for name, value in part.items()}
+
+    return whole(found)
 
 
 def test_hostile_names_stay_text(tmp_path):
@@ -157,11 +206,10 @@ def test_hostile_names_stay_text(tmp_path):
     path = write_page(study, attributes, some, tmp_path)
     page = Page(path)
     assert page.text.count("<script>alert(1)</script>") >= 5
-    assert len([tag for tag, _ in page.tags if tag == "script"]) == 4
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 5
     assert not [tag for tag, _ in page.tags if tag == "img"]
-    assert page.json("table-data")["rows"][0][3][0] == ["stage 3", EVIL]
-    drawn = json.dumps(page.json("figure-data"))
-    assert "<img" not in drawn and "&lt;img" in drawn
+    assert EVIL in column(page.json("page-data")["trials"]["choices"][0]["words"])
+    assert "<img" not in json.dumps(page.json("figure-data"))
     with (tmp_path / "trials.csv").open(newline="", encoding="utf-8") as file:
         assert next(csv.DictReader(file))["reason"] == EVIL
 
@@ -186,7 +234,7 @@ def test_little_gives_a_sensible_page(tmp_path, some, words):
     page = Page(write_page(STUDY, {}, some, tmp_path))
     assert words in page.text
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
-    assert len(page.json("table-data")["rows"]) == len(some)
+    assert len(page.json("page-data")["trials"]["number"]) == len(some)
 
 
 @pytest.mark.parametrize(
