@@ -29,6 +29,7 @@ from harness.parts.gates import (
 from harness.parts.gsa import GSA
 from harness.parts.ltpa import LTPA
 from harness.parts.mixers import BottleneckAttention, Halo, LambdaLayer, NonLocal, StandAlone
+from harness.parts.own_data import OwnData
 from harness.parts.part import Neutral, Part, Scalar
 from harness.parts.preact import PreActResNet, WideResNet
 from harness.parts.residual import ResNet
@@ -40,7 +41,7 @@ __all__ = ["ATTENTIONS", "CBAM", "ECA", "NETWORKS", "PARTS", "Attention", "Confi
 __all__ += ["Neutral", "Part", "Place", "ResNet", "Scalar", "Site", "Slot", "SqueezeExcite", "Training", "Trunk"]
 __all__ += ["AA", "GSA", "LTPA", "VGG", "PreActResNet", "WideResNet", "name_of", "part_from_json", "parts_from_json"]
 __all__ += ["BAM", "BottleneckAttention", "CoordinateAttention", "EffectiveSE", "GatherExcite", "GlobalContext", "Halo"]
-__all__ += ["Backbone", "LambdaLayer", "NonLocal", "SimAM", "StandAlone", "TripletAttention"]
+__all__ += ["Backbone", "LambdaLayer", "NonLocal", "OwnData", "SimAM", "StandAlone", "TripletAttention"]
 
 Network = Annotated[ResNet | PreActResNet | WideResNet | VGG | Backbone, Field(discriminator="kind")]
 """Any network a config may hold."""

@@ -36,6 +36,10 @@ class DiskError(HarnessError):
     """What a trial leaves on disk cannot be written."""
 
 
+class Diverged(HarnessError):
+    """The loss of a training, or another metric, is no longer a number."""
+
+
 class Interrupted(Exception):
     """The run ends while an epoch is under way: no error, and nobody's fault."""
 

@@ -14,17 +14,19 @@ from harness.control_arms import with_controls
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
+from harness.data.own import own_info
 from harness.data.sources import open_data, open_test
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
 from harness.hardware import Hardware, worth_compiling
 from harness.key import canonical, network_identity
+from harness.own_loop import loop_of
 from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies, revision, revisions
 from harness.storage.tables import is_there
 from harness.strategies.proposers import proposer
-from harness.study import Study, differences
+from harness.study import Study, differences, held_in
 from harness.weights import weights_source
 
 PICTURES = ("dataset", "limit", "image_size", "loading", "skip_bad_images")
@@ -80,7 +82,8 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     proposer(study, space, rows=0)  # raises where the strategy does not fit the space
     sources = user_sources(study)
     initial = {init: weights_source(init) for init in sorted(filter(None, values_of(study, "init")))}
-    _, info = open_data(pictures, data, decoding)
+    info = data_of(study, pictures, data, decoding)
+    assert_runnable(study, info.shape)
     if study.scores_test:
         info = replace(info, scored_on=open_test(pictures, data, decoding)[1].fingerprint)
     notes = info.notes + (() if stored is None else differing(stored, info, sources | initial))
@@ -126,6 +129,24 @@ def grown(study: Study, stored: Stored) -> tuple[Study, tuple[str, ...], bool]:
     fields = {name: getattr(study, name) for name in Study.model_fields}
     revised = Study(**fields | {"name": f"{base}@{number + 1}"})
     return revised, (f"{shown}: {revised.name} is opened beside {stored.name} and takes over what still holds",), False
+
+
+def data_of(study: Study, pictures: Training, data: Path, decoding: Progress | None) -> DataInfo:
+    """What the study's data are; raises where a loop of the user's own and what it learns from do not go together."""
+    if (pictures.dataset == "own") != (study.data is not None):
+        remedy = "say what they are, Study(data=OwnData(...))" if study.data is None else "write Training(dataset='own')"
+        raise StudyError(f"Training.dataset = {pictures.dataset!r}, Study.data = {study.data!r}: of data of your own, {remedy}")
+    return open_data(pictures, data, decoding)[1] if study.data is None else own_info(study.data, data, decoding)
+
+
+def assert_runnable(study: Study, shape: Shape) -> None:
+    """Raises where a loop of the user's own is none, or a network is asked to tell no classes apart."""
+    if study.trial is not None:
+        loop_of(study.trial)
+    kinds = {held.part if isinstance(held, Vary) else type(held) for held in held_in(study.space)} - {Backbone}
+    if not shape.classes and kinds:
+        name = min(kind.__name__ for kind in kinds)
+        raise StudyError(f"OwnData.classes = 0: {name} ends in a classifier; say how many classes there are, or use a Backbone")
 
 
 def user_sources(study: Study) -> dict[str, str]:
@@ -186,13 +207,8 @@ def try_kernels(study: Study) -> None:
 def pictures_of(study: Study) -> Training:
     """Which pictures the study is about: one set, of which no choice may be made."""
 
-    def recipes(node: Any) -> list[Any]:
-        if isinstance(node, Same):
-            return recipes(node.of)
-        return [recipe for option in node.options for recipe in recipes(option)] if isinstance(node, Choice) else [node]
-
     found = []
-    for recipe in recipes(study.training):
+    for recipe in held_in(study.training):
         fields = recipe.fields if isinstance(recipe, Vary) else recipe.model_dump()
         found.append({name: fields[name] for name in PICTURES})
     choices = (Choice, Same, Span)

@@ -19,7 +19,8 @@ class Epoch:
 
     epoch: int
     accuracy: float
-    """Share of the validation pictures classified right."""
+    """Share of the validation pictures classified right; like the losses NaN where a loop of the user's own measures none of it
+    (a point then has its metrics in `own`)."""
     loss: float
     """Mean cross-entropy on the validation pictures."""
     train_loss: float
@@ -33,13 +34,23 @@ class Epoch:
     radii: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Learned radii by stage and block (`2.1`), one a head or one for all, in the unit of their module."""
 
+    own: dict[str, float] = field(default_factory=dict)
+    """What else a loop of the user's own measured, by the names it gave."""
+
     def metrics(self) -> dict[str, float]:
         """What of it can be a metric of the trial."""
-        return {"accuracy": self.accuracy, "loss": self.loss} | ({} if self.top5 is None else {"top5": self.top5})
+        ours = {"accuracy": self.accuracy, "loss": self.loss, "top5": math.nan if self.top5 is None else self.top5}
+        return {name: value for name, value in ours.items() if not math.isnan(value)} | self.own
+
+    @property
+    def headline(self) -> float:
+        """The one number that stands for the epoch: its accuracy, or the first that a loop of the user's own measured."""
+        return next((value for value in (self.accuracy, *self.own.values()) if not math.isnan(value)), self.loss)
 
     def row(self) -> list[Any]:
         """As JSON keeps it: the values in order, without those at the end that say nothing."""
-        row = [self.epoch, self.accuracy, self.loss, self.train_loss, self.seconds, self.training, self.top5, self.radii]
+        ours = (None if math.isnan(value) else value for value in (self.accuracy, self.loss, self.train_loss))
+        row: list[Any] = [self.epoch, *ours, self.seconds, self.training, self.top5, self.radii, self.own]
         while row[-1] in (None, {}):
             row.pop()
         return row
@@ -49,7 +60,8 @@ class Epoch:
         """What `row` gave, also of an earlier version."""
         given = dict(zip(Epoch.__dataclass_fields__, row))
         radii = {place: tuple(values) for place, values in given.get("radii", {}).items()}
-        return Epoch(**given | {"radii": radii})
+        missing = {name: math.nan for name in ("accuracy", "loss", "train_loss") if given[name] is None}
+        return Epoch(**given | missing | {"radii": radii})
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,12 @@ class Record:
         """Why a trial failed or was stopped, or what it took over or goes on with; nothing where there is nothing to say."""
         promoted = "" if self.promotes is None else f"goes on with trial {self.promotes}, which was stopped early"
         return self.reason or (origin_words(self.reused) if self.reused is not None else promoted)
+
+    @property
+    def test(self) -> dict[str, Any] | None:
+        """The one look at the test part: how many pictures, their hash, and when; None for a trial that never looked."""
+        found = self.provenance.get("test")
+        return found if isinstance(found, dict) else None
 
     def value(self, metric: str) -> float:
         """A metric or a cost by name; raises KeyError where the trial has none."""

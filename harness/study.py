@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
 
-from harness.config import NETWORKS, Neutral, Part, Training, Trunk, parts_from_json
+from harness.config import NETWORKS, Neutral, OwnData, Part, Training, Trunk, parts_from_json
 from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, Listed, OneAtATime
 from harness.errors import StudyError, hint
 from harness.latency import HERE, MEASURED, Latency
-from harness.parts.own_data import OwnData
 from harness.space import Choice, Same, Space, Vary
 
 EXACT = ("params", "macs")
@@ -37,8 +36,8 @@ TESTED = ("test_accuracy", "test_top5", "test_loss")
 """Metrics of the test part, which only a study that confirms another has."""
 LATE = ("pictures_per_second", "peak_memory", "energy", *MEASURED)
 """Metrics that are known when a trial has ended, and not before."""
-UNLEARNED = (*EXACT, "seconds", *LATE)
-"""Metrics that a training loop does not say: they are exact, or measured from outside."""
+UNLEARNED = (*EXACT, "seconds", *LATE, *TESTED)
+"""Metrics that a training loop does not say after each epoch: they are exact, measured from outside, or for the end."""
 
 
 class Objective(Part):
@@ -189,7 +188,7 @@ def _node(*kinds: type[Part]) -> Any:
     """A field that holds a part or the choices in its place; typed as the part, which the grammar pretends to be."""
 
     def check(value: Any) -> Any:
-        for held in _held(value):
+        for held in held_in(value):
             part = held.part if isinstance(held, Vary) else type(held)
             if not issubclass(part, kinds):
                 plain = " or ".join(f"{kind.__name__}(...)" for kind in kinds)
@@ -199,13 +198,13 @@ def _node(*kinds: type[Part]) -> Any:
     return PlainValidator(check)
 
 
-def _held(node: Any) -> Iterator[Any]:
+def held_in(node: Any) -> Iterator[Any]:
     """What stands in a place: the options of a choice, however nested, or the thing itself."""
     if isinstance(node, Same):
-        yield from _held(node.of)
+        yield from held_in(node.of)
     elif isinstance(node, Choice):
         for option in node.options:
-            yield from _held(option)
+            yield from held_in(option)
     else:
         yield node
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from harness.code import SourceChanged, add_paths, import_as, load
+from harness.code import SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
-from harness.errors import DataError, DiskError, HarnessError, Interrupted, one_line
+from harness.errors import DataError, DiskError, Diverged, Interrupted, one_line
 from harness.key import canonical, network_identity
 from harness.latency import Latency, answer
 from harness.parts.part import is_target
@@ -55,6 +55,10 @@ class Assignment:
     """Hashes of the user's modules as they were when the run began."""
     code: tuple[str, ...] = ()
     """Folders of the user's modules."""
+    shape: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """What the network sees and says, for a loop of the user's own: channels, height, width, classes."""
+    wanted: tuple[str, ...] = ()
+    """Metrics that such a loop has to yield: those of the objectives."""
     rungs: tuple[int, ...] = ()
     """Epochs after which the driver says whether the trial goes on."""
     measure: tuple[dict[str, Any], ...] = ()
@@ -161,9 +165,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     pictures, info = open_data(training, Path(assignment.data))
     if info.fingerprint != assignment.fingerprint:
         raise DataError(f"the pictures under {assignment.data} are not those the study was started with")
-    network = build(config.network, info.shape, assignment.seed, where).to(memory_format=torch.channels_last)
-    check_cost(config, network, info.shape, Cost(**assignment.costs))
-    begun = {} if training.init is None else load_initial(network, training.init, assignment.sources.get(training.init))
+    network, begun = made(assignment, config, info.shape, where)
 
     # measure what training does not change, and end where that breaks a constraint
     asked = [Latency(**one) for one in assignment.measure]
@@ -260,6 +262,19 @@ def prepare_process(threads: int) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
 
 
+def made(assignment: Assignment, config: Config, shape: Shape, device: str) -> tuple["nn.Module", dict[str, Any]]:
+    """The network of a trial with its initial weights, counted; and what was loaded of weights that it begins with."""
+    import torch
+
+    from harness.networks.build import build
+    from harness.training.initial import load_initial
+
+    network: nn.Module = build(config.network, shape, assignment.seed, device).to(memory_format=torch.channels_last)
+    check_cost(config, network, shape, Cost(**assignment.costs))
+    init = config.training.init
+    return network, {} if init is None else load_initial(network, init, assignment.sources.get(init))
+
+
 def check_cost(config: Config, network: "nn.Module", shape: Shape, cost: Cost) -> None:
     """Raises CountError unless ptflops confirms the closed-form cost; once a network in this process."""
     from harness.measure.complexity import check
@@ -277,27 +292,39 @@ def speed(curve: Sequence[Epoch], pictures: int) -> dict[str, float]:
     return {"pictures_per_second": pictures / seconds[len(seconds) // 2]} if seconds else {}
 
 
-def _user_loop(assignment: Assignment) -> Iterator[Report]:
-    """A loop of the user's own: no checkpoint of ours, so that an interrupted one begins again. In a study that confirms
-    another it is called with `test=True`, and yields `test_accuracy` with its last epoch."""
+def _own_loop(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
+    """A loop of the user's own: whatever it keeps goes on from its last epoch, as ours does."""
+    from harness.own_loop import Backstage, Context, curves, finished, leave, used
+
     started = time.perf_counter()
-    config = cast(Config, part_from_json(assignment.config))
-    curve: list[Epoch] = []
-    metrics: dict[str, float] = {}
-    began = started
-    flag = {"test": True} if assignment.test else {}
-    for epoch, measured in enumerate(load(cast(str, assignment.trial))(config, assignment.seed, **flag), start=1):
-        metrics = {name: float(value) for name, value in measured.items()}
-        if not all(map(math.isfinite, metrics.values())):
-            raise Diverged(f"epoch {epoch} measured {metrics}: a metric is a finite number")
-        loss = metrics.get("loss", 0.0)
-        curve.append(Epoch(epoch, metrics["accuracy"], loss, metrics.get("train_loss", loss), time.perf_counter() - began))
-        began = time.perf_counter()
+    config, target = cast(Config, part_from_json(assignment.config)), cast(str, assignment.trial)
+    origin: dict[str, Any] = {"trial": target, "threads": assignment.threads}
+
+    def make(context: Context) -> "nn.Module":
+        network, begun = made(assignment, config, context.shape, context.device)
+        origin.update({"init": begun} if begun else {})
+        return network
+
+    context = Context(
+        config,
+        assignment.seed,
+        shape=Shape(*assignment.shape),
+        folder=Path(assignment.data),
+        threads=assignment.threads,
+        test=bool(assignment.test),
+        backstage=Backstage(make, assignment.fingerprint, assignment.folder, assignment.key, assignment.token, stop),
+    )
+    if (earlier := finished(context)) and len(earlier) in assignment.rungs:
+        yield Report(earlier)  # a driver may have died before it said whether this one goes on
+    for curve in curves(context, target, assignment.wanted):
         yield Report(tuple(curve))
-    if not curve:
-        raise HarnessError(f"{assignment.trial} yielded nothing: it yields a dictionary of metrics after each epoch")
-    metrics["seconds"] = time.perf_counter() - started
-    origin: dict[str, Any] = {"trial": assignment.trial}
+    metrics = context.curve[-1].metrics() | used(context)
+    metrics["seconds"] = time.perf_counter() - started + sum(point.seconds for point in earlier)
     if assignment.test:
         origin["test"] = {"fingerprint": assignment.test, "read": datetime.now(UTC).isoformat(timespec="seconds")}
-    yield Report(tuple(curve), Outcome("complete", metrics=metrics, provenance=provenance() | origin))
+    told, where = provenance() | origin | leave(context), ""
+    if "device" in vars(context):
+        from harness.training.device import device_name
+
+        where = device_name(context.device)
+    yield Report(tuple(context.curve), Outcome("complete", metrics=metrics, device=where, provenance=told))

@@ -13,7 +13,7 @@ from harness.run import Options, run_study
 from harness.study import Random, Study
 
 RUN = CliRunner()
-LOOP = "def run(config, seed):\n    yield {'accuracy': 0.8 + 0.01 * seed + 0.001 * len(str(config)) % 7 / 100}\n"
+LOOP = "def run(it):\n    yield {'accuracy': 0.8 + 0.01 * it.seed + 0.001 * len(str(it.config)) % 7 / 100}\n"
 
 
 @pytest.fixture

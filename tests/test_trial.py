@@ -77,14 +77,14 @@ def test_a_loss_that_is_no_number_fails_and_keeps_the_curve(tmp_path: Path) -> N
 
 
 LOOP = """
-def run(config, seed):
-    for epoch in range(config.training.epochs):
-        yield {"accuracy": 0.1 * epoch + 0.01 * seed, "loss": 1.0, "iou": 0.5}
+def run(context):
+    for epoch in range(context.training.epochs):
+        yield {"accuracy": 0.1 * epoch + 0.01 * context.seed, "loss": 1.0, "iou": 0.5}
 
-def nothing(config, seed):
+def nothing(context):
     yield from ()
 
-def wild(config, seed):
+def wild(context):
     yield {"accuracy": float("nan")}
 """
 

@@ -466,6 +466,8 @@ class Ledger:
             trial=self.study.trial,
             sources=dict(self.sources),
             code=self.places.code,
+            shape=(*self.info.shape,),
+            wanted=self.study.learned,
             rungs=self.ladder.rungs(config["training"]["epochs"]) if promotes is None else (),
             measure=tuple(latency.model_dump() for latency in self.study.measures),
             bounds=tuple(bound.model_dump() for bound in self.study.constraints if bound.metric in MEASURED),

@@ -17,7 +17,8 @@ class Training(Part):
 
     kind: Literal["training"] = "training"
     label: str | None = None
-    dataset: Literal["digits", "cifar10", "cifar100", "folder"] = "digits"
+    dataset: Literal["digits", "cifar10", "cifar100", "folder", "own"] = "digits"
+    """own: what a loop of the user's own reads or makes by itself, described by `Study(data=OwnData(...))`."""
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     """Side of the square that pictures of a folder are resized to; None where they all have one size."""
     loading: Annotated[Literal["auto", "resident", "stream"], Neutral("auto"), Neutral("resident")] = "auto"

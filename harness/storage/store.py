@@ -323,7 +323,7 @@ class Store:
             {
                 "trial_id": trial_id,
                 "step": point.epoch,
-                "intermediate_value": point.accuracy,
+                "intermediate_value": point.headline,
                 "intermediate_value_type": "FINITE",
             }
             for point in curve

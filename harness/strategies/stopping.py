@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.record import Epoch, Record
-from harness.study import EPOCHWISE, Asha, Halving, Objective, Study
+from harness.study import UNLEARNED, Asha, Halving, Objective, Study
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def recalled(study: Study, records: Sequence[Record]) -> Ladder:
 
 def ranked_by(rule: Halving | None, objectives: Sequence[Objective]) -> list[Objective]:
     """The objectives that decide who goes on."""
-    learned = [objective for objective in objectives if objective.metric in EPOCHWISE]
+    learned = [objective for objective in objectives if objective.metric not in UNLEARNED]
     return learned[:1] if isinstance(rule, Asha) else list(objectives)
 
 

@@ -33,10 +33,10 @@ STACKS = ("ours, Ray + SQLite", "ours, local + SQLite", "OptunaSearch + RDB stor
 LOOP = """
 import math
 
-def run(config, seed):
+def run(context):
     extras = {f"extra_{index}": float(index) for index in range(10)}
     for epoch in range(1, 11):
-        yield {"accuracy": (epoch + math.sin(1e6 * config.training.lr)) / 11, "loss": 1 / epoch, **extras}
+        yield {"accuracy": (epoch + math.sin(1e6 * context.training.lr)) / 11, "loss": 1 / epoch, **extras}
 """
 
 

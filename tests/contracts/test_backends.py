@@ -22,7 +22,8 @@ LOOP = """
 import hashlib, os
 from pathlib import Path
 
-def run(config, seed):
+def run(context):
+    config = context.config
     name = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
     try:
         for epoch in range(1, config.training.epochs + 1):

@@ -20,12 +20,14 @@ from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import read_records, read_studies, revision
 from harness.storage.store import Store
 from harness.study import Evolution, Random, Study, at_most, maximize, minimize
+from tests.conftest import theirs
 
 FAKE = """
 import os
 
-def run(config, seed):
-    for epoch in range(1, config.training.epochs + 1):
+def run(context):
+    seed = context.seed
+    for epoch in range(1, context.training.epochs + 1):
         with open(os.environ["GROWING_LOG"], "a") as log:
             log.write(f"{seed} {epoch}\\n")
         yield {"accuracy": 0.5 + seed / 100, "loss": 1.0}
@@ -102,7 +104,7 @@ def test_an_edit_opens_a_revision_that_trains_what_is_missing(
     again, trained = grow(**edit)
     assert (trained, again.name, again.complete, again.changes) == (0, "grown@2", complete, ())
     assert sorted(names(storage)) == ["grown", "grown@2"]
-    assert len(optuna.load_study(study_name="grown@2", storage=storage).directions) == len(again.best)
+    assert len(optuna.load_study(study_name="grown@2", storage=theirs(storage)).directions) == len(again.best)
 
 
 def test_commands_show_revisions_as_one(grow: Grow, storage: str, options: Options) -> None:

@@ -32,7 +32,8 @@ FAKES = '''
 import hashlib, os, time
 from pathlib import Path
 
-def run(config, seed):
+def run(context):
+    config = context.config
     name = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:12]
     unlucky, fault = int(name, 16) % 3 == 0, os.environ.get("FAKE_FAULT")
     for epoch in range(1, config.training.epochs + 1):

@@ -87,7 +87,7 @@ def test_a_design_tells_its_test_and_its_margin(
     make_study: Callable[..., Study], storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(strategy=AddOneIn(margin=0.02), seeds=(0, 1, 2), trial="cited_loop:run")
-    (tmp_path / "cited_loop.py").write_text("def run(config, seed):\n    yield {'accuracy': 0.8 + 0.01 * seed}\n")
+    (tmp_path / "cited_loop.py").write_text("def run(context):\n    yield {'accuracy': 0.8 + 0.01 * context.seed}\n")
     run_study(study, Options(storage=storage, backend="local", code=(str(tmp_path),)))
     found = CliRunner().invoke(app, ["cite", "tiny", "--storage", storage]).output
     assert {"holm1979", "schuirmann1987", "pedregosa2011sklearn"} <= set(re.findall(r"^@\w+\{(.*),", found, re.MULTILINE))
