@@ -101,7 +101,7 @@ def remembered(wanted: Wanted, before: Study | None) -> Wanted:
         )
     kept = replace(wanted, seeds=wanted.seeds or len(before.seeds), epochs=wanted.epochs or design.epochs)
     if wanted.top is None and not wanted.trials:
-        kept = replace(kept, top=design.top, trials=design.trials)
+        kept = replace(kept, top=design.top, trials=design.named)
     return kept
 
 
@@ -137,7 +137,7 @@ def confirming_study(
         of=source,
         rule=rule_words(wanted),
         top=wanted.top,
-        trials=wanted.trials,
+        named=wanted.trials,
         baseline=baseline,
         numbers=tuple(found_by for _, found_by in numbers.values()),
         configs=tuple(params for params, _ in numbers.values()),

@@ -99,7 +99,7 @@ class Listed(Design):
     rule: str
     """How they were chosen, in words: the front, the 3 best, trials 3 and 17."""
     top: int | None = None
-    trials: tuple[int, ...] = ()
+    named: tuple[int, ...] = ()
     """The rule again, as it was asked for: the best, trials by number, or neither, which is the front."""
     baseline: str
     """What the first config is called, which the others are compared with."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harness.confirm import confirming
 from harness.errors import HarnessError
 from harness.report.ablation import Form, as_csv, sheet
 from harness.report.comparison import compared, origin
@@ -9,15 +10,26 @@ from harness.report.facts import Facts, gather
 from harness.report.fronts import front_csv, front_sheet
 from harness.report.papers import PaperError, Verdict, check
 from harness.report.sheet import Sheet, latex, markdown
-from harness.storage.reader import read_records, read_studies
+from harness.storage.reader import Stored, read_records, read_studies
 from harness.study import Study
 
 
 def opened(name: str, storage: str) -> Facts:
     """The facts of a stored study; raises StorageError where there is none of that name."""
-    stored = read_studies(storage, name)[0]
+    (stored,) = read_studies(storage, name)
+    return facts_of(stored, storage, confirmed_of(stored.name, storage))
+
+
+def facts_of(stored: Stored, storage: str, confirmed: Facts | None = None) -> Facts:
+    """The facts of a study that was found in a database."""
     study = Study.from_json(stored.attributes["definition"])
-    return gather(study, stored.attributes, read_records(storage, stored.study_id))
+    return gather(study, stored.attributes, read_records(storage, stored.study_id), confirmed)
+
+
+def confirmed_of(name: str, storage: str) -> Facts | None:
+    """The facts of the newest study that confirms one; None where there is none."""
+    found = confirming(read_studies(storage), name)
+    return facts_of(found[-1], storage) if found else None
 
 
 def table_of(facts: Facts) -> Sheet:

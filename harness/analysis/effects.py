@@ -215,6 +215,15 @@ def _pooled(values: Values, baseline: str, arms: Sequence[str]) -> dict[str, Tes
     return {arm: Test(float(row[0] - rows[0, 0]), error, df) for arm, row in zip(arms, rows[1:])}
 
 
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean by Student's t; infinite for one value."""
+    import numpy as np
+    from scipy.stats import t
+
+    count = len(values)
+    return float(t.ppf(1 - LEVEL / 2, count - 1) * np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """p-values after Holm's step-down correction (1979), each to be compared to the level as it is."""
     adjusted, running = [1.0] * len(ps), 0.0

@@ -74,6 +74,8 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
     from harness.analysis.front import front
+    from harness.confirm import confirming
+    from harness.design import Listed
     from harness.report.sentences import counts, early_stopping
     from harness.report.words import counted
     from harness.storage.lease import holders
@@ -83,6 +85,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     from harness.terminal import chosen_text, metric_text
 
     study, records = Study.from_json(stored.attributes["definition"]), read_records(storage, stored.study_id)
+    every = read_studies(storage)
     best = front(records, study.objectives)
     metrics = [objective.metric for objective in study.objectives]
     failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
@@ -103,9 +106,10 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         }
         timed = {record.number: [one.to_json() for one in record.measured] for record in records if record.measured}
         told = {"front": rows, **reasons, "saved_epochs": saved, "reused": reused, "measured": timed}
+        told["confirmed"] = {one.name: one.counts for one in confirming(every, stored.name)}
         print(json.dumps(_study_row(stored) | told))
         return
-    others = [one for one in revisions(read_studies(storage), revision(stored.name)[0]) if one.name != stored.name]
+    others = [one for one in revisions(every, revision(stored.name)[0]) if one.name != stored.name]
     states = counts(stored.counts) or "no trials yet"
     holder = holders(storage).get(stored.study_id)
     planned = study.strategy.model_dump().get("trials")
@@ -117,6 +121,11 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     for one in others:
         shown = one.name if "@" in one.name else f"{one.name}@1"
         console.print(f"other revision: {shown}, {counts(one.counts) or 'no trials'}", markup=False, style="dim")
+    for one in confirming(every, stored.name):
+        console.print(f"confirmed by {one.name}: {counts(one.counts) or 'no trials yet'}", markup=False, style="dim")
+    if isinstance(study.strategy, Listed):
+        rule = f"confirms {study.strategy.rule} of {study.strategy.of}, on the test part"
+        console.print(f"{rule}; {counted(len(study.strategy.configs) * len(study.seeds), 'trial')} planned", style="dim")
     if holder is not None and holder.alive:
         console.print(f"run by {holder.words}", markup=False, style="green")
     if study.stopping is not None:
@@ -173,7 +182,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write the page: fronts, curves, trials, provenance; with trials.csv and front.json beside it."""
-    from harness.report.page import write_page
+    from harness.export import confirmed_of
+    from harness.report.page import Source, write_pages
     from harness.storage.reader import read_records, read_studies
     from harness.study import Study
 
@@ -181,7 +191,8 @@ def report(
     study = Study.from_json(stored.attributes["definition"])
     folder = out or Path("reports") / name
     try:
-        page = write_page(study, stored.attributes, read_records(storage, stored.study_id), folder)
+        records, again = read_records(storage, stored.study_id), confirmed_of(stored.name, storage)
+        page = write_pages([Source(study, stored.attributes, records, again)], folder)
     except OSError as error:
         raise HarnessError(f"--out {folder}: the page cannot be written there ({error.strerror})") from None
     if as_json:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from harness.cli.options import DATABASE, AsJson, Form, Margin, Storage, console, write_text
+from harness.errors import HarnessError
 
 verbs = typer.Typer()
 PANEL = "For a paper"
@@ -68,6 +69,9 @@ def export(
         typer.Option("--check", help="Recompute the study's tables in a LaTeX or Markdown source.", metavar="FILE"),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write into a file instead.", metavar="FILE")] = None,
+    confirmed: Annotated[
+        bool, typer.Option("--confirmed", help="The table of the study that confirms it, on the test part.")
+    ] = False,
     storage: Storage = DATABASE,
 ) -> None:
     """Print the table of a study, for a paper, a README or a program; without --as, for the terminal.
@@ -78,6 +82,10 @@ def export(
     from harness.report.sheet import drawn
 
     facts = opened(name, storage)
+    if confirmed:
+        if facts.confirmed is None:
+            raise HarnessError(f"--confirmed: nothing confirms {name} yet; `harness confirm {name}` does")
+        facts = facts.confirmed
     if check is not None:
         found = checked(facts, check)
         for line in found.lines(str(check)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from harness.analysis.effects import LEVEL, Effect, Values, effects
+from harness.analysis.effects import Effect, Values, effects, half_width
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
 from harness.report.words import SHARES, Unit, unit
 
@@ -126,9 +126,7 @@ def ablation(
     }
     rows = tuple(_row(arm, values[arm], found.get(arm), (costs or {}).get(arm, {})) for arm in (baseline, *found))
     errors = [effect.test.error for effect in found.values() if effect.test.df >= 1 and effect.test.error > 0]
-    share = metric in (*SHARES, "top1") and all(
-        0 <= value <= 1 for arm in values.values() for value in arm.values()
-    )
+    share = metric in (*SHARES, "top1") and all(0 <= value <= 1 for arm in values.values() for value in arm.values())
     scale, symbol = (100.0, "%") if share else (1.0, "")
     least = min(errors, default=0.01) * scale
     decimals = min(max(1 - math.floor(math.log10(least)), 0), 8)
@@ -136,12 +134,9 @@ def ablation(
 
 
 def _row(arm: str, cells: Mapping[int, float], effect: Effect | None, costs: Mapping[str, int]) -> Row:
-    import numpy as np
-    from scipy.stats import t
-
-    count, numbers = len(cells), np.array(list(cells.values()))
-    half = float(t.ppf(1 - LEVEL / 2, count - 1) * numbers.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
-    return Row(arm, count, float(numbers.mean()) if count else math.nan, half, effect, costs)
+    count, numbers = len(cells), list(cells.values())
+    mean = math.fsum(numbers) / count if count else math.nan
+    return Row(arm, count, mean, half_width(numbers), effect, costs)
 
 
 # -- ink --------------------------------------------------------------------------------------------------------------
@@ -159,7 +154,7 @@ def sheet(table: Ablation) -> Sheet:
     columns = (
         Column("arm", words=True),
         Column("seeds"),
-        Column(table.metric, table.symbol),
+        Column(table.metric.replace("_", " "), table.symbol),
         Column("difference"),
         Column("95 % interval"),
         Column("p", "Holm", papers=False, narrow=False),

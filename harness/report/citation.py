@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.design import Design, FractionalFactorial
 from harness.report.comparison import compared
+from harness.report.confirmed import how_words, looks_words, order_words
 from harness.report.facts import Facts
 from harness.report.sentences import counts, done
 from harness.report.words import DATASETS, counted, duration, listed
@@ -138,7 +139,8 @@ def bibtex(facts: Facts) -> str:
 def methods(facts: Facts) -> str:
     """How the study was done, in one paragraph; what its trials do not tell is left out."""
     costs = "MACs are multiply-accumulates of convolutions, linear maps and matrix products of one forward pass."
-    parts = [_data(facts), _recipe(facts), _trials(facts), _test(facts), costs, _hours(facts)]
+    again = "" if facts.confirmed is None else " ".join([how_words(facts.confirmed), *order_words(facts)])
+    parts = [_data(facts), _recipe(facts), _trials(facts), _test(facts), again, costs, _hours(facts)]
     return " ".join(filter(None, parts))
 
 
@@ -161,10 +163,14 @@ def _data(facts: Facts) -> str:
     )
     limit = f", of which the first {_some(facts, 'limit')} of each class were used" if facts.settings("limit") else ""
     held = listed([f"{100 * share:g} %" for share in facts.settings("validation")], "or")
-    return (
+    words = (
         f"We trained on {listed(names)}{size}{limit}. For each seed {held} of the training pictures, stratified by class,"
-        f" were held out, and every score is theirs; the test part was not read."
+        " were held out"
     )
+    if facts.study.scores_test:
+        return f"{words}. {how_words(facts)} {looks_words(facts)}"
+    unread = "the test part was not read" if facts.confirmed is None else "none of its trials read the test part"
+    return f"{words}, and every score is theirs; {unread}."
 
 
 def _recipe(facts: Facts) -> str:
@@ -233,7 +239,7 @@ def _test(facts: Facts) -> str:
         else " at a level of 0.05"
     )
     words = (
-        f"Arms were compared with {found.arms.baseline!r} in {found.table.metric} by {test}{over}; intervals are of 95 %."
+        f"Arms were compared with {found.arms.baseline!r} in {found.table.metric.replace('_', ' ')} by {test}{over}; intervals are of 95 %."
     )
     if margin := next((effect.margin for effect in found.effects if effect.margin), None):
         words += (

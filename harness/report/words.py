@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 from harness.config import Scalar
@@ -109,6 +110,11 @@ def duration(seconds: float) -> str:
             amount = seconds / size
             return f"{amount:,.1f} {name}s" if amount < 10 else f"{amount:,.0f} {name}s"
     return f"{seconds:.0f}{SPACE}s" if seconds >= 10 else f"{seconds:.1f}{SPACE}s"
+
+
+def day(moment: date) -> str:
+    """3 June 2025."""
+    return f"{moment.day} {moment:%B %Y}"
 
 
 def percent(share: float) -> str:
