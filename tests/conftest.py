@@ -1,23 +1,52 @@
-"""What many tests share: a tiny study on real digits, and a database in a temporary folder."""
+"""What many tests share: a tiny study on real digits, and a database: a file in a temporary folder, or on a server."""
 
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: tests share the cores with the workers they start
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy import NullPool
 
 from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
 from harness.space import choose, span, vary
+from harness.storage.tables import full
 from harness.study import Evolution, Study
+from tests.postgres import Server, programs
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/harness.db"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server, started when it is first asked for."""
+    made = Server()
+    yield made
+    made.close()
+
+
+BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
+"""Databases that a study may live in."""
+
+
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new database, of the kind that the fixture was asked for."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/harness.db"
+    found: Server = request.getfixturevalue("server")
+    return found.url(found.fresh())
+
+
+def theirs(storage: str) -> RDBStorage:
+    """A database as Optuna's own storage, which keeps no connection."""
+    return RDBStorage(full(storage), engine_kwargs={"poolclass": NullPool})
 
 
 @pytest.fixture
@@ -39,21 +68,27 @@ def make_study() -> Callable[..., Study]:
     return make
 
 
-NO_GPU = not Path("/dev/nvidiactl").exists()
-_left_out = []
+NEEDED = {
+    "gpu": ("GPU", Path("/dev/nvidiactl").exists()),
+    "postgres": ("PostgreSQL server", programs() is not None or "CI" in os.environ),
+}
+"""What some tests need, by their marks, and whether it is here."""
+_left_out: dict[str, list[str]] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where there is no GPU, what needs one is left out, and said at the end."""
-    if NO_GPU and (found := [item for item in items if item.get_closest_marker("gpu")]):
-        _left_out.extend(found)
-        config.hook.pytest_deselected(items=found)
-        items[:] = [item for item in items if item not in found]
+    """What needs something that is not here is left out, and said at the end."""
+    for mark in [mark for mark, (_, here) in NEEDED.items() if not here]:
+        if found := [item for item in items if item.get_closest_marker(mark)]:
+            _left_out[mark] = [item.name for item in found]
+            config.hook.pytest_deselected(items=found)
+            items[:] = [item for item in items if item not in found]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _left_out:
-        terminalreporter.write_line(f"left out, for there is no GPU: {', '.join(item.name for item in _left_out)}")
+    for mark, names in _left_out.items():
+        shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        terminalreporter.write_line(f"left out, for there is no {NEEDED[mark][0]}: {shown}")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What several verbs take: their options, the console, and how a study is named."""
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,8 +15,30 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False)
 
+
+def warn_of_passwords(context: typer.Context, option: typer.CallbackParam, value: str) -> str:
+    """A URL whose password everybody on the machine can read is used as it is, and said to be one, in one line."""
+    from harness.storage.tables import password_of
+
+    source = context.get_parameter_source(option.name or "")
+    if source is not None and source.name == "COMMANDLINE" and password_of(value):
+        print(f"harness: {PASSWORD_SEEN}", file=sys.stderr)
+    return value
+
+
+PASSWORD_SEEN = (
+    "note: a password on the command line is seen in the list of processes and kept in the shell's history; leave it out, "
+    "and put it into ~/.pgpass or PGPASSWORD, or the whole URL into HARNESS_STORAGE"
+)
 Storage = Annotated[
-    str, typer.Option("--storage", envvar="HARNESS_STORAGE", help="Database URL of the studies.", metavar="URL")
+    str,
+    typer.Option(
+        "--storage",
+        envvar="HARNESS_STORAGE",
+        help="Database URL of the studies, as in `sqlite:///lab.db` or `postgresql://me@host/lab`.",
+        metavar="URL",
+        callback=warn_of_passwords,
+    ),
 ]
 Target = Annotated[str, typer.Argument(help="A study file, a dotted module, or the name of a study in the database.")]
 Settings = Annotated[

@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from harness.errors import HarnessError, StorageError
-from harness.storage.tables import open_engine, readable, studies
+from harness.storage.tables import full, readable, reading, studies
 
 EXPIRY = 300.0
 """Seconds a lease lasts without a renewal, by the database's clock."""
@@ -201,16 +201,12 @@ class Holder:
 
 def holders(url: str) -> dict[int, Holder]:
     """Who runs each study of a database, by study id; studies given back are not listed."""
-    with readable(url):
-        engine = open_engine(url)
-        try:
-            if not inspect(engine).has_table(leases.name):
-                return {}
-            with engine.connect() as connection:
-                found = connection.execute(select(leases, _clock(engine).label("now")).where(row.expires > 0)).all()
-                return {one.study_id: _holder(one) for one in found}
-        finally:
-            engine.dispose()
+    with reading(url) as connection:
+        if not inspect(connection).has_table(leases.name):
+            return {}
+        now = _clock(connection.engine).label("now")
+        found = connection.execute(select(leases, now).where(row.expires > 0)).all()
+        return {one.study_id: _holder(one) for one in found}
 
 
 def ask_to_stop(url: str, study_id: int) -> Holder | None:
@@ -218,11 +214,9 @@ def ask_to_stop(url: str, study_id: int) -> Holder | None:
     holder = holders(url).get(study_id)
     if holder is None or not holder.alive:
         return None
-    with readable(url):
-        engine = open_engine(url)
-        with engine.begin() as connection:
-            connection.execute(update(leases).where(row.study_id == study_id, row.token == holder.token).values(stop=True))
-        engine.dispose()
+    with reading(url) as connection:
+        connection.execute(update(leases).where(row.study_id == study_id, row.token == holder.token).values(stop=True))
+        connection.commit()
     return holder
 
 
@@ -242,7 +236,7 @@ class Lease:
     def __init__(self, engine: Engine, study_id: int, study: str, token: int, renewed: float) -> None:
         self.study_id, self.study, self.token = study_id, study, token
         self.stop_asked = False
-        self._engine, self._url = engine, engine.url.render_as_string(hide_password=False)
+        self._engine, self._url = engine, full(engine.url)
         self._renewed, self._lost, self._trouble = renewed, "", ""
         self._mine = (row.study_id == study_id, row.token == token, row.expires > 0)
         self._ended = threading.Event()
@@ -251,7 +245,7 @@ class Lease:
     @classmethod
     def take(cls, engine: Engine, study_id: int, *, take_over: bool = False) -> Self:
         """The lease of a study that nobody alive holds, or of any with `take_over`; raises LeaseError when it is held."""
-        with readable(engine.url.render_as_string(hide_password=False)):
+        with readable(full(engine.url)):
             _ensure_table(engine)
             while True:
                 with engine.connect() as connection:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Table, func, inspect, select
 
 from harness.config import Scalar
 from harness.errors import StorageError, hint
 from harness.record import Epoch, Measurement, Record, State
 from harness.storage import tables
-from harness.storage.tables import open_engine, readable, shown
+from harness.storage.tables import reading, shown
 
 STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
@@ -31,14 +31,8 @@ class Stored:
 
 def read_studies(url: str, name: str | None = None) -> list[Stored]:
     """Every study of ours in a database, or the one of a name; raises StorageError when there is none of that name."""
-    with readable(url):
-        engine = open_engine(url)
-        with engine.connect() as connection:
-            if not _has_tables(engine):
-                found: list[Stored] = []
-            else:
-                found = _studies(connection)
-        engine.dispose()
+    with reading(url) as connection:
+        found = _studies(connection) if inspect(connection).has_table("studies") else []
     if name is None:
         return [study for study in found if "definition" in study.attributes]
     chosen = [study for study in found if study.name == name.removesuffix("@1")]
@@ -64,12 +58,6 @@ def revisions(studies: Sequence[Stored], name: str) -> list[Stored]:
     return sorted((study for study in studies if revision(study.name)[0] == name), key=lambda study: revision(study.name)[1])
 
 
-def _has_tables(engine: Engine) -> bool:
-    from sqlalchemy import inspect
-
-    return inspect(engine).has_table("studies")
-
-
 def _studies(connection: Connection) -> list[Stored]:
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     rows = tables.study_attributes
@@ -88,12 +76,8 @@ def _studies(connection: Connection) -> list[Stored]:
 
 def read_records(url: str, study_id: int) -> list[Record]:
     """Every trial of a study, by number."""
-    with readable(url):
-        engine = open_engine(url)
-        with engine.connect() as connection:
-            records = records_of(connection, study_id)
-        engine.dispose()
-    return records
+    with reading(url) as connection:
+        return records_of(connection, study_id)
 
 
 def records_of(connection: Connection, study_id: int, trial_id: int | None = None) -> list[Record]:

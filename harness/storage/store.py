@@ -4,24 +4,25 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from optuna import create_study, load_study, logging
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from harness.config import Scalar
-from harness.errors import StorageError
+from harness.errors import StorageError, one_line
 from harness.record import Epoch, Record, State
 from harness.storage import tables
 from harness.storage.reader import records_of
-from harness.storage.tables import DatabaseAway, database_file, engine_options, readable, shown, tune
+from harness.storage.tables import DatabaseAway, database_file, engine_options, full, readable, shown, tune
 from harness.study import Objective
 
 OUTAGE = 120.0
@@ -30,11 +31,23 @@ T = TypeVar("T")
 FINISHED = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
 
+@contextmanager
+def _by_optuna(url: str) -> Iterator[None]:
+    """Turns what Optuna says of a database into what the database said, in one line."""
+    with readable(url):
+        try:
+            yield
+        except StorageInternalError as error:
+            raise (error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error) from None
+
+
 def _open(url: str, tries: int = 20) -> RDBStorage:
     """Optuna's storage, its tables made; of several drivers that make them at one instant, all but one try again."""
     for left in reversed(range(tries)):
         try:
-            return RDBStorage(url, engine_kwargs=engine_options(url))
+            return RDBStorage(full(url), engine_kwargs=engine_options(url))
+        except RuntimeError as error:  # tables of another version of Optuna
+            raise StorageError(f"{shown(url)}: {one_line(error)}") from None
         except (IntegrityError, OperationalError, ProgrammingError) as error:
             another_makes_them = isinstance(error, IntegrityError) or "already exists" in str(error)
             if not (left and another_makes_them):
@@ -55,7 +68,7 @@ class Store:
         file = database_file(url)
         if file is not None and not file.parent.is_dir():
             raise StorageError(f"--storage {shown(url)}: there is no folder {file.parent}; make it, or name another place")
-        with readable(url):
+        with _by_optuna(url):
             self._optuna = _open(url)
             self.engine = self._optuna.engine
             self._ids: dict[tuple[int, int], int] = {}
@@ -79,7 +92,7 @@ class Store:
 
         Raises StorageError where a study of this name was made by something else."""
         directions = [objective.direction for objective in objectives]
-        with readable(self.url):
+        with _by_optuna(self.url):
             try:
                 study = create_study(storage=self._optuna, study_name=name, directions=directions)
             except DuplicatedStudyError:

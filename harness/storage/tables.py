@@ -6,6 +6,7 @@ a contract test reads everything back through `optuna.load_study`.
 """
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,7 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, DateTime, Engine, Enum, Float, Integer, MetaData, String, Table, Text, create_engine, event
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    Enum,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -28,6 +43,8 @@ from harness.errors import StorageError, one_line
 
 PATIENCE = 60
 """Seconds to wait for a locked database."""
+POSTGRES = "postgresql+psycopg"
+"""Dialect and driver of PostgreSQL URLs that name no driver."""
 NETWORK_DISKS = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs", "9p", "afs")
 
 
@@ -100,16 +117,41 @@ trial_points = Table(
 
 
 def parse_url(url: str) -> URL:
-    """The storage URL, checked; raises StorageError for what is none."""
+    """The storage URL, checked, a PostgreSQL one with the driver that is used; raises StorageError for what is none."""
     try:
-        return make_url(url)
-    except ArgumentError:
-        raise StorageError(f"--storage {url}: not a database URL; write sqlite:///harness.db, for instance") from None
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
+        raise StorageError(f"--storage {masked(url)}: not a database URL; write sqlite:///harness.db, say") from None
+    if parsed.host and "@" in f"{parsed.host}{parsed.database}":
+        raise StorageError(
+            f"--storage {masked(url)}: there is more than one @; write %40 for one in a password, or keep the password in"
+            " ~/.pgpass"
+        )
+    return parsed.set(drivername=POSTGRES) if parsed.drivername in ("postgresql", "postgres") else parsed
+
+
+def masked(text: str) -> str:
+    """What may be a URL, whether or not it is well written, without what may be its password."""
+    return re.sub(r"(password=)[^&\s]*", r"\1***", re.sub(r":(?!//)[^\s]*@", ":***@", text), flags=re.IGNORECASE)
+
+
+def password_of(url: str) -> str:
+    """The password that a URL spells out, whether before the host or among the options; empty where there is none."""
+    parsed = parse_url(url)
+    return str(parsed.password or parsed.query.get("password") or "")
 
 
 def shown(url: str | URL) -> str:
-    """The URL without its password."""
-    return (parse_url(url) if isinstance(url, str) else url).render_as_string(hide_password=True)
+    """The URL without its password, as a user writes it."""
+    parsed = parse_url(url) if isinstance(url, str) else url
+    hidden = {name: "***" for name in parsed.query if "password" in name}
+    plain = parsed.set(drivername="postgresql") if parsed.drivername == POSTGRES else parsed
+    return plain.update_query_dict(hidden).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+
+
+def full(url: str | URL) -> str:
+    """The URL with its password, for those who open the database and nobody else."""
+    return (parse_url(url) if isinstance(url, str) else url).render_as_string(hide_password=False)
 
 
 def database_file(url: str) -> Path | None:
@@ -142,9 +184,10 @@ def on_network_disk(path: Path, mounts: str | None = None) -> str | None:
 
 def engine_options(url: str) -> dict[str, Any]:
     """What SQLAlchemy is told for this database: patience with locks, and a probe of pooled connections."""
-    if parse_url(url).get_backend_name() == "sqlite":
+    kind = parse_url(url).get_backend_name()
+    if kind == "sqlite":
         return {"connect_args": {"timeout": PATIENCE}}
-    patience = {"connect_timeout": 10, "tcp_user_timeout": 30_000} if "postgresql" in url else {}
+    patience = {"connect_timeout": 10, "tcp_user_timeout": 30_000} if kind == "postgresql" else {}
     return {"pool_pre_ping": True, "connect_args": patience}
 
 
@@ -152,7 +195,7 @@ def tune(engine: Engine) -> None:
     """SQLite in WAL on local disks; with a rollback journal on network ones, where WAL does not work."""
     if engine.dialect.name != "sqlite":
         return
-    file = database_file(engine.url.render_as_string(hide_password=False))
+    file = database_file(full(engine.url))
     remote = file is not None and on_network_disk(file.resolve())
 
     @event.listens_for(engine, "connect")
@@ -191,6 +234,18 @@ def open_engine(url: str) -> Engine:
             return engine
 
 
+@contextmanager
+def reading(url: str) -> Iterator[Connection]:
+    """A connection to an existing database, closed at the end; raises StorageError, in one line, for whatever goes wrong."""
+    with readable(url):
+        engine = open_engine(url)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+
+
 def _is_frozen(file: Path) -> bool:
     """Whether a database lies where nothing can be written and nothing is pending: SQLite must be told not to try."""
     log = file.with_name(file.name + "-wal")
@@ -205,13 +260,23 @@ def readable(url: str) -> Iterator[None]:
         yield
     except (NoSuchModuleError, ImportError, SQLAlchemyError) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+        if isinstance(error, ModuleNotFoundError) and parse_url(url).drivername == POSTGRES:
+            remedy = "pip install 'attention-harness[postgres]'"
+            raise StorageError(f"{shown(url)}: psycopg is not installed; {remedy}") from None
         remedy = ""
         if isinstance(error, (NoSuchModuleError, ImportError)):
-            remedy = "; is its driver installed (extra `postgres`)?"
-        elif "disk is full" in str(cause):
+            remedy = "; is its driver installed?"
+        elif "disk is full" in str(cause) or "No space left" in str(cause):
             remedy = "; free some space, then the same command goes on"
         kind = DatabaseAway if _passes(error, cause) else StorageError
-        raise kind(f"{shown(url)}: {one_line(cause)}{remedy}") from None
+        raise kind(f"{shown(url)}: {_without_password(one_line(cause), url)}{remedy}") from None
+
+
+def _without_password(words: str, url: str) -> str:
+    """An error's words, should its driver have quoted the password."""
+    parsed, password = parse_url(url), password_of(url)
+    known = (parsed.username, parsed.host, parsed.database)
+    return words.replace(password, "***") if password and password not in known else words
 
 
 def _passes(error: Exception, cause: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""A desk to open ledgers on."""
+"""A desk to open ledgers on; every test here that takes a database runs on both."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +9,19 @@ import pytest
 from harness.config import ResNet
 from harness.space import vary
 from harness.study import Evolution, Study
+from tests.conftest import BOTH, new_database
 from tests.execution.desk import Desk, attention
 
 
+@pytest.fixture(params=BOTH)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return new_database(request, tmp_path)
+
+
 @pytest.fixture
-def desk(tmp_path: Path) -> Callable[..., Desk]:
+def desk(tmp_path: Path, storage: str) -> Callable[..., Desk]:
     def make(strategy: Any = Evolution(trials=6, population=2), **fields: Any) -> Desk:  # noqa: B008
         space = vary(ResNet, depth=8, stages=(None, attention, attention))
-        return Desk(tmp_path, Study(name="s", space=space, strategy=strategy, **fields))
+        return Desk(tmp_path, Study(name="s", space=space, strategy=strategy, **fields), storage=storage)
 
     return make

@@ -42,10 +42,11 @@ class Desk(Watcher):
     study: Study
     seen: list[tuple[str, int]] = field(default_factory=list)
     source: Callable[[str], str] | None = None
+    storage: str = ""
+    """By default a file in the folder."""
 
-    @property
-    def storage(self) -> str:
-        return f"sqlite:///{self.folder}/harness.db"
+    def __post_init__(self) -> None:
+        self.storage = self.storage or f"sqlite:///{self.folder}/harness.db"
 
     def open(self, **options: Any) -> Ledger:
         store = Store(self.storage)

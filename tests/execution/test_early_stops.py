@@ -20,6 +20,7 @@ from harness.strategies.proposers import Shadow
 from harness.strategies.stopping import Ladder
 from harness.study import Asha, Evolution, Random, Study, SuccessiveHalving, Tpe, maximize, minimize
 from harness.trial import Assignment, Outcome, Report
+from tests.conftest import theirs
 from tests.execution.desk import Desk, attention, outcome
 
 EPOCHS = 10
@@ -100,7 +101,7 @@ def test_a_stopped_row_is_optunas_pruned_with_its_curve(stopping: MakeDesk) -> N
     made = stopping()
     train_all(made.open())
     first = stopped(made)[0]
-    trial = optuna.load_study(study_name="s", storage=made.storage).trials[first.number]
+    trial = optuna.load_study(study_name="s", storage=theirs(made.storage)).trials[first.number]
     assert trial.state == TrialState.PRUNED and trial.user_attrs["reason"] == first.reason
     assert trial.intermediate_values == {point.epoch: point.accuracy for point in first.curve}
     assert trial.values is None and set(made.seen) >= {("began", first.number), ("stopped", first.number)}

@@ -22,6 +22,7 @@ from harness.storage.store import Store
 from harness.storage.tables import DatabaseAway
 from harness.study import Evolution, Exhaustive, Random, Study, SuccessiveHalving, Tpe, maximize, minimize
 from harness.trial import Outcome, Report
+from tests.conftest import theirs
 from tests.execution.desk import Desk, attention, curve, finish_all, outcome
 
 SPACE = vary(ResNet, depth=8, stages=(None, attention, attention))
@@ -74,8 +75,8 @@ def test_a_study_that_overlaps_trains_only_the_rest(first: Desk) -> None:
 def test_optuna_reads_a_row_that_was_taken_over(first: Desk) -> None:
     second = Desk(first.folder, study("second", PART))
     assert trained(second) == 0
-    loaded = optuna.load_study(study_name="second", storage=second.storage)
-    one, other = loaded.trials, optuna.load_study(study_name="first", storage=second.storage).trials
+    loaded = optuna.load_study(study_name="second", storage=theirs(second.storage))
+    one, other = loaded.trials, optuna.load_study(study_name="first", storage=theirs(second.storage)).trials
     assert [trial.values for trial in one] == [trial.values for trial in other]
     assert [trial.intermediate_values for trial in one] == [trial.intermediate_values for trial in other]
     assert [trial.number for trial in one] == list(range(6)) and all(trial.datetime_complete for trial in one)
@@ -201,7 +202,7 @@ def test_the_page_counts_what_was_trained_here(first: Desk) -> None:
 
 
 def test_rows_of_others_are_no_finished_trials(first: Desk) -> None:
-    foreign = optuna.create_study(study_name="foreign", storage=first.storage)
+    foreign = optuna.create_study(study_name="foreign", storage=theirs(first.storage))
     key = rows(first)[0].key
     foreign.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"key": json.dumps(key)}))
     assert trained(Desk(first.folder, study("second", PART))) == 0

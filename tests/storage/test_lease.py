@@ -3,40 +3,47 @@
 import json
 import multiprocessing
 import os
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, Table, create_engine, update
+from sqlalchemy import Engine, Table, create_engine, inspect, update
 
 from harness.errors import StorageError
 from harness.storage import lease as subject
 from harness.storage.lease import Lease, LeaseError, Process, ask_to_stop, born, holders, seen, this_process
+from harness.storage.tables import engine_options, full, parse_url
+from tests.conftest import theirs
 
 ME = this_process()
+Unreachable = Callable[[], AbstractContextManager[None]]
 ELSEWHERE = replace(ME, host="node17", boot="another", pid=4242, born="99")
 
 
 @pytest.fixture
 def engine(storage: str) -> Iterator[Engine]:
     """A database with one study, number 1."""
-    from optuna.storages import RDBStorage
     from optuna.study import StudyDirection
 
-    optuna_storage = RDBStorage(storage)
-    optuna_storage.create_new_study([StudyDirection.MAXIMIZE], "tiny")
-    optuna_storage.engine.dispose()
-    engine = create_engine(storage, connect_args={"timeout": 0.2})
+    theirs(storage).create_new_study([StudyDirection.MAXIMIZE], "tiny")
+    engine = connect(storage, patience=0.2)
     yield engine
     engine.dispose()
+
+
+def connect(url: str, patience: float) -> Engine:
+    """An engine that does not wait long for a locked file."""
+    options = engine_options(url)
+    if "timeout" in options["connect_args"]:
+        options["connect_args"] = {"timeout": patience}
+    return create_engine(parse_url(url), **options)
 
 
 def owned_by(engine: Engine, process: Process, *, left: float = 300.0, study_id: int = 1) -> None:
@@ -61,7 +68,7 @@ def soon(happened: Callable[[], object], seconds: float = 5.0) -> bool:
 
 
 def race(url: str, barrier: Barrier, studies: int, results: Any) -> None:
-    engine = create_engine(url, connect_args={"timeout": 30})
+    engine = connect(url, patience=30)
     won = []
     for study_id in range(1, studies + 1):
         barrier.wait(30)
@@ -118,7 +125,7 @@ def test_a_killed_driver_is_followed_at_once(engine: Engine, storage: str) -> No
         "import sys, time; from sqlalchemy import create_engine; from harness.storage.lease import Lease\n"
         "with Lease.take(create_engine(sys.argv[1]), 1): print('taken', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, storage], stdout=subprocess.PIPE, text=True) as driver:
+    with subprocess.Popen([sys.executable, "-c", code, full(storage)], stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout and driver.stdout.readline() == "taken\n"
         with pytest.raises(LeaseError, match=rf"\(pid {driver.pid}"):
             Lease.take(engine, 1)
@@ -175,8 +182,8 @@ def test_what_happens_between_look_and_write_is_not_run_over(
 
 
 def test_a_database_that_keeps_no_lease_is_refused(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
-    monkeypatch.setattr(subject, "CLOCKS", {"postgresql": ""})
-    with pytest.raises(LeaseError, match="cannot be run from a sqlite database: use one of postgresql"):
+    monkeypatch.setattr(subject, "CLOCKS", {"another": ""})
+    with pytest.raises(LeaseError, match=rf"cannot be run from a {engine.dialect.name} database: use one of another"):
         Lease.take(engine, 1)
 
 
@@ -265,28 +272,25 @@ def test_the_thread_renews(engine: Engine, storage: str, monkeypatch: pytest.Mon
 
 
 def test_an_outage_is_borne_up_to_the_limit(
-    engine: Engine, storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, storage: str, unreachable: Unreachable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = {"sqlite": "database is locked", "postgresql": "not currently accepting connections"}[engine.dialect.name]
     for name, seconds in {"POLL": 0.05, "RENEWAL": 0.1, "LIMIT": 1.5, "EXPIRY": 6.0, "GRACE": 0.3}.items():
         monkeypatch.setattr(subject, name, seconds)
-    other = sqlite3.connect(tmp_path / "harness.db")
     with Lease.take(engine, 1) as lease:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StorageError, match="database is locked"):
-            lease.renew()
-        time.sleep(0.5)
-        assert lease.must_stop == ""
-        other.rollback()
+        with unreachable():
+            with pytest.raises(StorageError, match=words):
+                lease.renew()
+            time.sleep(0.5)
+            assert lease.must_stop == ""
         assert soon(lambda: holders(storage)[1].left > 5.9)
-        other.execute("BEGIN EXCLUSIVE")
-        began = time.monotonic()
-        assert soon(lambda: lease.must_stop)
-        assert 1.2 < time.monotonic() - began < 4.0  # before the lease expires
-        assert "could not be renewed for 2 s" in lease.must_stop and "database is locked" in lease.must_stop
-        other.rollback()
+        with unreachable():
+            began = time.monotonic()
+            assert soon(lambda: lease.must_stop)
+            assert 1.2 < time.monotonic() - began < 4.0  # before the lease expires
+            assert "could not be renewed for 2 s" in lease.must_stop and words in lease.must_stop
         assert soon(lambda: holders(storage)[1].left > 5.9)
         assert lease.must_stop  # for good
-    other.close()
 
 
 def test_a_machine_that_slept_renews_before_it_gives_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,12 +317,10 @@ def test_a_lease_given_back_is_free_at_once(engine: Engine, storage: str) -> Non
         new.renew()
 
 
-def test_giving_back_to_a_database_that_is_gone_is_silent(tmp_path: Path, engine: Engine) -> None:
+def test_giving_back_to_a_database_that_is_gone_is_silent(engine: Engine, unreachable: Unreachable) -> None:
     lease = Lease.take(engine, 1)
-    other = sqlite3.connect(tmp_path / "harness.db")
-    other.execute("BEGIN EXCLUSIVE")
-    lease.release()
-    other.close()
+    with unreachable():
+        lease.release()
 
 
 def test_a_driver_is_asked_to_stop(engine: Engine, storage: str) -> None:
@@ -346,19 +348,17 @@ def test_optuna_does_not_mind(engine: Engine, storage: str) -> None:
 
     Lease.take(engine, 1)
     code = "import sys; from optuna.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "storage", "upgrade", "--storage", storage]
+    command = [sys.executable, "-c", code, "storage", "upgrade", "--storage", full(storage)]
     assert "up-to-date" in subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    study = optuna.load_study(study_name="tiny", storage=storage)
+    study = optuna.load_study(study_name="tiny", storage=theirs(storage))
     study.tell(study.ask(), 1.0)
-    optuna.delete_study(study_name="tiny", storage=storage)
-    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    optuna.delete_study(study_name="tiny", storage=theirs(storage))
     assert holders(storage)[1].alive
 
 
-def test_a_database_without_leases_is_only_read(engine: Engine, storage: str, tmp_path: Path) -> None:
+def test_a_database_without_leases_is_only_read(engine: Engine, storage: str) -> None:
     assert holders(storage) == {}
-    names = sqlite3.connect(tmp_path / "harness.db").execute("SELECT name FROM sqlite_master WHERE name LIKE 'harness%'")
-    assert names.fetchall() == []
+    assert not inspect(engine).has_table(subject.leases.name)
 
 
 def test_an_owner_of_another_version_is_read(engine: Engine, storage: str) -> None:

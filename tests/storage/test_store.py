@@ -4,8 +4,8 @@ import math
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import optuna
@@ -23,6 +23,7 @@ from harness.storage.reader import read_records, read_studies
 from harness.storage.store import Store
 from harness.storage.tables import DatabaseAway, on_network_disk, shown, tune
 from harness.study import maximize, minimize
+from tests.conftest import theirs
 
 OBJECTIVES = (maximize("accuracy"), minimize("params"))
 SPACE = {
@@ -33,6 +34,9 @@ SPACE = {
 PARAMS = {"stages.3.attention": "expatt", "stages.3.expatt.radius": 2.5, "training.epochs": 3}
 ATTRIBUTES = {"key": "k0", "seed": 7, "config": {"kind": "config"}, "costs": {"params": 10, "macs": 20}}
 CURVE = (Epoch(1, 0.25, 2.0, 2.5, 0.5), Epoch(2, 0.5, 1.0, 1.5, 0.5))
+
+
+sqlite_alone = pytest.mark.parametrize("storage", ["sqlite"], indirect=True)
 
 
 def created(store: Store) -> int:
@@ -47,7 +51,7 @@ def test_optuna_reads_a_finished_row(storage: str) -> None:
         number = store.begin(study_id, PARAMS, SPACE, ATTRIBUTES)
         more = {"metrics": {"accuracy": 0.5}, "device": "a cpu"}
         store.finish(study_id, number, "complete", values=(0.5, 10.0), curve=CURVE, attributes=more)
-    study = optuna.load_study(study_name="study", storage=storage)
+    study = optuna.load_study(study_name="study", storage=theirs(storage))
     (trial,) = study.trials
     assert trial.state is TrialState.COMPLETE
     assert trial.params == PARAMS
@@ -62,7 +66,7 @@ def test_optuna_reads_a_finished_row(storage: str) -> None:
 def test_a_row_is_whole_from_its_first_commit(storage: str) -> None:
     with Store(storage) as store:
         store.begin(created(store), PARAMS, SPACE, ATTRIBUTES)
-    (trial,) = optuna.load_study(study_name="study", storage=storage).trials
+    (trial,) = optuna.load_study(study_name="study", storage=theirs(storage)).trials
     assert trial.state is TrialState.RUNNING
     assert (trial.params, trial.user_attrs) == (PARAMS, ATTRIBUTES)
     (record,) = read_records(storage, 1)
@@ -113,12 +117,12 @@ def test_progress_is_seen_and_replaced_by_the_whole_curve(storage: str) -> None:
         store.progress(study_id, 0, CURVE[:1])
         assert read_records(storage, study_id)[0].curve == CURVE[:1]
         store.finish(study_id, 0, "stopped", curve=CURVE)
-    (trial,) = optuna.load_study(study_name="study", storage=storage).trials
+    (trial,) = optuna.load_study(study_name="study", storage=theirs(storage)).trials
     assert (trial.state, trial.intermediate_values) == (TrialState.PRUNED, {1: 0.25, 2: 0.5})
 
 
 def test_a_study_whose_creation_was_cut_short_is_completed(storage: str) -> None:
-    optuna.create_study(study_name="study", storage=storage, directions=["maximize", "minimize"])
+    optuna.create_study(study_name="study", storage=theirs(storage), directions=["maximize", "minimize"])
     assert read_studies(storage) == []
     with pytest.raises(StorageError, match="was not made by this harness"):
         read_studies(storage, "study")
@@ -131,15 +135,16 @@ def test_a_study_whose_creation_was_cut_short_is_completed(storage: str) -> None
     ("directions", "trials"), [(["minimize", "minimize"], 0), (["maximize"], 0), (["maximize", "minimize"], 1)]
 )
 def test_a_study_of_somebody_else_is_left_alone(storage: str, directions: list[str], trials: int) -> None:
-    foreign = optuna.create_study(study_name="study", storage=storage, directions=directions)
+    foreign = optuna.create_study(study_name="study", storage=theirs(storage), directions=directions)
     for _ in range(trials):
         foreign.tell(foreign.ask(), [0.0] * len(directions))
     with Store(storage) as store, pytest.raises(StorageError, match="has a study 'study' that this harness did not make"):
         created(store)
-    found = optuna.load_study(study_name="study", storage=storage)
+    found = optuna.load_study(study_name="study", storage=theirs(storage))
     assert found.user_attrs == {} and found.metric_names is None and len(found.trials) == trials
 
 
+@sqlite_alone
 def test_a_finished_study_is_read_where_nothing_can_be_written(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,18 +208,21 @@ def test_params_come_back_as_they_were(
     assert [type(record.params[name]) for name in params] == [type(value) for value in params.values()]
 
 
-def test_a_locked_database_costs_time_and_nothing_else(storage: str, tmp_path: Path) -> None:
-    with Store(storage) as store:
+def test_a_database_out_of_reach_costs_time_and_nothing_else(
+    storage: str, unreachable: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with Store(storage) as store, ExitStack() as until:
         study_id = created(store)
-        other = sqlite3.connect(tmp_path / "harness.db", check_same_thread=False)
-        other.execute("BEGIN EXCLUSIVE")
-        threading.Timer(1.0, other.rollback).start()
+        until.enter_context(unreachable())
+        back = threading.Timer(1.0, until.pop_all().close)
         began = time.monotonic()
+        back.start()
         assert store.begin(study_id, PARAMS, SPACE, ATTRIBUTES) == 0
         assert time.monotonic() - began > 0.5
-        other.close()
+        back.join()
 
 
+@sqlite_alone
 def test_sqlite_writes_ahead_on_a_local_disk(storage: str, tmp_path: Path) -> None:
     with Store(storage) as store:
         created(store)
