@@ -30,11 +30,10 @@ from harness.training.device import claim, device_name
 from harness.training.loop import autocast
 
 WARM_UP = 0.2
-"""Seconds of passes before the first that counts, and three passes at least."""
+"""Seconds of passes before the first that counts, and two passes at least."""
 BLOCKS = 9
 BLOCK = 0.05
-"""Seconds of a block, and three passes at least."""
-LEAST = 3
+"""Seconds of a block, and one pass at least."""
 
 
 def measure(
@@ -111,9 +110,9 @@ def timed(once: Callable[[], None], wait: Callable[[], None]) -> tuple[list[floa
         return time.perf_counter() - began
 
     warm: list[float] = []
-    while len(warm) < LEAST or sum(warm) < WARM_UP:
+    while len(warm) < 2 or sum(warm) < WARM_UP:
         warm.append(passed())
-    size = max(LEAST, round(BLOCK / max(float(np.median(warm[len(warm) // 2 :])), 1e-6)))
+    size = max(1, round(BLOCK / max(float(np.median(warm[len(warm) // 2 :])), 1e-6)))
     collecting = gc.isenabled()
     gc.disable()
     try:
