@@ -11,7 +11,7 @@ from harness.report.comparison import compared
 from harness.report.confirmed import how_words, looks_words, order_words
 from harness.report.facts import Facts
 from harness.report.sentences import counts, done
-from harness.report.words import DATASETS, counted, duration, listed
+from harness.report.words import DATASETS, NOUNS, counted, duration, listed
 
 HERE = Path(__file__).parent
 KINDS = {
@@ -239,7 +239,8 @@ def _test(facts: Facts) -> str:
         else " at a level of 0.05"
     )
     words = (
-        f"Arms were compared with {found.arms.baseline!r} in {found.table.metric.replace('_', ' ')} by {test}{over}; intervals are of 95 %."
+        f"Arms were compared with {found.arms.baseline!r} in {NOUNS.get(found.table.metric, found.table.metric)} by"
+        f" {test}{over}; intervals are of 95 %."
     )
     if margin := next((effect.margin for effect in found.effects if effect.margin), None):
         words += (

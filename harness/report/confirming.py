@@ -1,10 +1,12 @@
 """Ink for a confirmation: the search's front beside the confirmed one, and the table behind it."""
 
 import math
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from harness.analysis.effects import half_width
+from harness.analysis.front import nondominated
 from harness.report.comparison import compared, missing_words, verdicts
 from harness.report.confirmed import Again, Confirmed, confirmed, curse_words, front_words, how_words, order_words
 from harness.report.facts import Facts
@@ -25,17 +27,19 @@ def confirmation(facts: Facts) -> Section | None:
     views = {TITLES[cost]: figure(facts, found, cost) for cost in spread_costs(facts, found)}
     label = f"{TITLES[found.main.metric]} over cost, by the search and confirmed; the table below holds the same values"
     effects = compared(again)
+    noun = NOUNS[found.main.metric]
+    first = [curse_words(found), front_words(found)]
     words = [
-        curse_words(found),
-        front_words(found),
+        f"Promised: the {noun} that the search said, of its validation pictures. Again: the mean over the fresh seeds, of"
+        " theirs. Test: the mean of the test part, each mean with half of its 95 % interval. Change: test less promised.",
         verdicts(effects) if effects is not None else "",
         missing_words(effects) if effects is not None else "",
         how_words(again),
         *order_words(facts),
         f"Its own page: harness report {again.study.name}.",
     ]
-    plots: list[Block] = [Plot("confirmed", views, label, 480)] if views else []
-    blocks = (*plots, Table(sheet(facts, found)), *map(Note, filter(None, words)))
+    plots: list[Block] = [Plot("promises", views, label, 480)] if views else []
+    blocks = (*map(Note, filter(None, first)), *plots, Table(sheet(facts, found)), *map(Note, filter(None, words)))
     seeds = counted(len(again.study.seeds), "fresh seed")
     return Section("confirmed", f"Confirmed: the front with {seeds}, on the test part", blocks)
 
@@ -49,12 +53,15 @@ def spread_costs(facts: Facts, found: Confirmed) -> list[str]:
 
 def figure(facts: Facts, found: Confirmed, cost: str) -> "go.Figure":
     """Main metric over one cost: what the search said (open), joined with what the test part says (full, with the interval
-    of the mean); the steps are the confirmed front."""
+    of the mean); the steps are the fronts of both over these two axes."""
     import plotly.graph_objects as go
 
     x, y = facts.units[cost], found.unit
-    figure = go.Figure(layout=layout("confirmed"))
+    figure = go.Figure(layout=layout("front"))
     shown = [one for one in found.configs if one.tested and cost in one.costs]
+    said = {one.name: one.promised for one in shown if one.promised is not None}
+    for values, colour in ((said, MUTED), ({one.name: one.mean for one in shown}, ACCENT)):
+        figure.add_scatter(**_steps(facts, [one for one in shown if one.name in values], values, cost, colour))
     for one in shown:
         if one.promised is not None:
             figure.add_scatter(
@@ -85,6 +92,22 @@ def figure(facts: Facts, found: Confirmed, cost: str) -> "go.Figure":
     return figure
 
 
+def _steps(facts: Facts, configs: Sequence[Again], values: Mapping[str, float], cost: str, colour: str) -> dict[str, object]:
+    """The front of values over one cost as steps."""
+    x, main = facts.units[cost], facts.main
+    sign = next((one.sign for one in facts.costs if one.metric == cost), 1)
+    kept = nondominated([(sign * one.costs[cost], main.sign * values[one.name]) for one in configs])
+    front = sorted((one.costs[cost], values[one.name]) for one, on in zip(configs, kept) if on)
+    return {
+        "x": [at * x.scale for at, _ in front],
+        "y": [value * facts.units[main.metric].scale for _, value in front],
+        "mode": "lines",
+        "line": {"shape": "hv" if sign > 0 else "vh", "color": colour, "width": 1.5},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
 def _means(configs: list[Again], cost: str, x: Unit, y: Unit) -> dict[str, object]:
     """Points of means on the test part, each with the 95 % interval over its seeds."""
     halves = [half_width(list(one.tested.values())) * y.scale for one in configs]
@@ -106,21 +129,20 @@ def sheet(facts: Facts, found: Confirmed) -> Sheet:
     """A row for each config, the best on the test part first."""
     unit, sign = found.unit, found.main.sign
     costs = [facts.units[metric] for metric in spread_costs(facts, found)]
-    noun = NOUNS[found.main.metric]
     columns = (
         Column("config", words=True),
-        Column("trial of the search", words=True),
-        Column(f"the search's {noun}", unit.symbol),
-        Column("fresh seeds, validation", unit.symbol),
-        Column("fresh seeds, test", unit.symbol),
-        Column("test less promised", "points" if unit.symbol == "%" else unit.symbol),
-        Column("confirmed front", words=True),
-        *(Column(cost.title, cost.symbol) for cost in costs),
+        Column("trial"),
+        Column("promised", unit.symbol),
+        Column("again", unit.symbol),
+        Column("test", unit.symbol),
+        Column("change", "points" if unit.symbol == "%" else unit.symbol),
+        Column("front", words=True),
+        *(Column(cost.metric, cost.symbol) for cost in costs),
     )
     rows = [
         (
             Cell(f"{one.name} (baseline)" if one.name == found.baseline else one.name),
-            Cell(", ".join(f"trial {number}" for number in one.trials) or "-"),
+            Cell(str(one.trials[0]) if one.trials else ""),
             Cell("-" if one.promised is None else unit.figure(one.promised), _values(unit, one.promised)),
             _mean_cell(unit, list(one.validated.values())),
             _mean_cell(unit, list(one.tested.values())),
