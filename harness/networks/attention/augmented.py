@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config import AA, Site
-from harness.networks.attention.relative import axis_products, check_grid, in_cache
+from harness.networks.attention.core import Core
+from harness.networks.attention.relative import axis_products, check_grid
 
 
 class MultiHead(nn.Module):
@@ -13,7 +14,8 @@ class MultiHead(nn.Module):
     side by side, (batch, 2 dk + dv, height, width) to (batch, dv, height, width).
 
     Logits are q.k + q.r_rows[dy] + q.r_columns[dx]. The last two terms are appended to q, and the coordinates of a position,
-    as ones among zeros, to k: one product then gives the exact sum, without a tensor of biases.
+    as ones among zeros, to k: one product then gives the exact sum, without a tensor of biases. `Core` does so on a CPU, the
+    methods here on a GPU and for a compiler or an export.
     """
 
     def __init__(self, slot: AA, site: Site) -> None:
@@ -39,6 +41,10 @@ class MultiHead(nn.Module):
 
     def forward(self, qkv: Tensor) -> Tensor:
         batch, _, height, width = qkv.shape
+        if self.rows is not None:
+            check_grid("AA", self.grid, qkv.shape[2:], "position='none'")
+        if qkv.device.type == "cpu" and not qkv.is_meta and not torch.compiler.is_compiling():
+            return self._by_hand(qkv)
         inner = self.heads * self.keys
         parts = torch.split(qkv.permute(0, 2, 3, 1), [inner, inner, qkv.shape[1] - 2 * inner], -1)
         query, key, value = (torch.unflatten(part, -1, (self.heads, -1)) for part in parts)
@@ -48,12 +54,20 @@ class MultiHead(nn.Module):
         out = self._attended(query, key, value, relative)
         return out.view(batch, self.heads, height, width, -1).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
+    def _by_hand(self, qkv: Tensor) -> Tensor:
+        """The core with a backward pass of its own, which keeps the maps for it where there will be one."""
+        table = None
+        if self.rows is not None and self.columns is not None:
+            table = torch.cat((self._table(self.rows), self._table(self.columns))).to(qkv.dtype)
+        keep = torch.is_grad_enabled() and (qkv.requires_grad or (table is not None and table.requires_grad))
+        attended: Tensor = Core.apply(qkv, table, self.heads, self.keys, keep)
+        return attended
+
     def _relative(self, query: Tensor) -> tuple[Tensor, Tensor] | None:
         """q.r for each row and for each column of the grid, (batch, heads, H, W, H) and (batch, heads, H, W, W)."""
         if self.rows is None or self.columns is None:
             return None
         batch, height, width, heads, _ = query.shape
-        check_grid("AA", self.grid, query.shape[1:3], "position='none'")
         by_row, by_column = query.transpose(0, 1).flatten(1, 3), query.permute(2, 0, 1, 3, 4).flatten(1, 3)
         rows = axis_products(by_row, self._table(self.rows)).view(height, batch, width, heads, height)
         columns = axis_products(by_column, self._table(self.columns)).view(width, batch, height, heads, width)
@@ -85,9 +99,7 @@ def coordinates(grid: Tensor) -> Tensor:
 
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q k^T) v of (batch, positions, features), fused on a GPU."""
-    if query.is_cuda:
-        return fused(query, key, value)
-    return in_cache(lambda q, k, v: (q @ k.mT).softmax(-1) @ v, query.shape[1] ** 2, query, key, value)
+    return fused(query, key, value) if query.is_cuda else (query @ key.mT).softmax(-1) @ value
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

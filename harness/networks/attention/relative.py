@@ -11,9 +11,14 @@ CACHED = 2**21
 """Bytes of maps that a CPU works on at a time, so that they stay in its cache."""
 
 
+def chunk(like: Tensor, elements: int) -> int:
+    """How many maps of so many elements, of a tensor's type, are made at a time."""
+    return max(1, CACHED // (elements * like.element_size()))
+
+
 def in_cache(form: Callable[..., Tensor], elements: int, *batch: Tensor) -> Tensor:
     """form(*batch), on a CPU for a few entries of the batch at a time, each of which makes a map of so many elements."""
-    count = max(1, CACHED // (elements * batch[0].element_size()))
+    count = chunk(batch[0], elements)
     if batch[0].device.type != "cpu" or torch.compiler.is_compiling() or count >= len(batch[0]):
         return form(*batch)
     return torch.cat([form(*few) for few in zip(*(torch.split(part, count) for part in batch))])
