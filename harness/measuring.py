@@ -52,7 +52,7 @@ class Opened:
 
     def standing(self, record: Record) -> Latency:
         """What `latency` means for a trial: the first of the study's measures, else one picture where it was trained."""
-        trained_on = "cpu" if record.device.endswith("(cpu)") else "cuda"
+        trained_on = "cpu" if not record.device or record.device.endswith("(cpu)") else "cuda"
         return next(iter(self.study.measures), Latency()).resolved(trained_on, self.study.threads)
 
     def added(self, record: Record, new: Sequence[Measurement]) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def _assert_columns(file: Path, names: Sequence[str], lines: Sequence[Any]) -> N
             raise CsvError(f"--from {file}: column {name!r} {wrong}; write {wanted}")
     missing = [name for name in ("device", "batch", "latency_ms") if name not in names]
     if missing or not {"trial", "key"} & set(names):
-        raise CsvError(f"--from {file}: column {(missing or ['trial'])[0]} is missing; write {wanted}")
+        raise CsvError(f"--from {file}: column {(missing or ['trial'])[0]!r} is missing; write {wanted}")
 
 
 def _measurement(row: Mapping[str, str | None], source: str, now: str) -> Measurement:
