@@ -29,7 +29,7 @@ from harness.errors import ConfigError
 from harness.execution.ledger import Price
 from harness.key import canonical, network_identity
 from harness.record import Record
-from harness.report.words import SHARES, choice_title, counted, duration, listed, unit
+from harness.report.words import choice_title, counted, duration, is_share, listed, unit
 from harness.space import Space
 from harness.storage.reader import read_records, read_studies, revision
 from harness.study import Study
@@ -68,6 +68,8 @@ class Forecast:
     """Arms that are no networks of the study: over a constraint."""
     seeds: tuple[int, ...]
     metric: str
+    in_points: bool
+    """Whether its differences are points of percent."""
     primary: str | None
     margin: float | None
     comparisons: int
@@ -139,13 +141,13 @@ class Forecast:
             (found,) = self.power
             seen = f"{self._difference(found.deviation)}, over {counted(self.pairs, 'pair')}"
             return f"{head}: {self._difference(found.effect)}, for the deviation of a paired difference seen so far ({seen})"
-        if self.metric not in SHARES:
+        if not self.in_points:
             return f"{head}: {self.power[0].effect:.2f} deviations of a paired difference, which was not measured yet"
         table = (f"{self._difference(one.effect)} if it is {self._difference(one.deviation)}" for one in self.power)
         return f"{head}, by the deviation of a paired difference (assumed, none was measured yet): {listed(table)}"
 
     def _difference(self, value: float) -> str:
-        return f"{100 * value:.3g} points" if self.metric in SHARES else f"{value:.3g}"
+        return f"{100 * value:.3g} points" if self.in_points else f"{value:.3g}"
 
     def fitting(self, deadline: float, at_once: int = 1) -> Iterator[str]:
         """Which of fewer seeds, epochs or arms fits into so many seconds, so many trials at once."""
@@ -165,7 +167,7 @@ class Forecast:
     def _fewer_seeds(self, seeds: int) -> str:
         if seeds < 2:
             return "not even two of each arm"
-        effect = self._difference if self.metric in SHARES or self.pairs else "{:.2f} deviations".format
+        effect = self._difference if self.in_points or self.pairs else "{:.2f} deviations".format
         found = listed([effect(one.effect) for one in self.smallest(seeds)], "or")
         return f"{seeds} of {len(self.seeds)}; smallest effect then {found}"
 
@@ -204,7 +206,8 @@ def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage
     metric = compared_by(study)
     comparisons = 1 if design.primary else max(len(found) - 1, 1)
     seen, pairs = deviation_seen(study, space, own, metric)
-    assumed = ASSUMED if metric in SHARES else (1.0,)
+    in_points = is_share(metric, study.units.get(metric, ""))
+    assumed = ASSUMED if in_points else (1.0,)
     tells, confounded = separation(design, space, len(found))
     return Forecast(
         arms=tuple(
@@ -214,6 +217,7 @@ def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage
         left_out=tuple(left_out),
         seeds=study.seeds,
         metric=metric,
+        in_points=in_points,
         primary=design.primary,
         margin=design.margin,
         comparisons=comparisons,

@@ -34,7 +34,7 @@ from harness.config import Config, Training
 from harness.cost import Shape
 from harness.errors import CodeError, DataError, Diverged, HarnessError, Interrupted, hint, one_line
 from harness.record import Epoch
-from harness.study import TESTED, UNLEARNED
+from harness.study import UNLEARNED
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +48,8 @@ T = TypeVar("T")
 
 
 class Stateful(Protocol):
-    """What can be kept: optimisers, schedulers, modules, averages, or a class of one's own. Its state holds tensors, numbers,
-    strings, lists and dictionaries."""
+    """What can be kept: optimisers, schedulers, modules, or a class of one's own; its state holds tensors, numbers, strings,
+    lists and dictionaries."""
 
     def state_dict(self) -> Any: ...
 
@@ -98,8 +98,8 @@ class Context:
         self.threads = threads
         """CPU threads of the trial, which torch is told already."""
         self.test = test
-        """Whether the trial confirms another: then, and only then, the last epoch yields scores of the test part too, as
-        `test_accuracy`."""
+        """Whether the trial confirms another: then, and only then, its last epoch yields scores of the test part too, by the
+        names of the objectives with `test_` before them, as in `test_miou`."""
         self.epoch = 0
         """The epoch under way, 0 before the first."""
         self.curve: list[Epoch] = []
@@ -221,7 +221,9 @@ class Context:
         for name, thing in kept.items():
             if not (callable(getattr(thing, "state_dict", None)) or callable(getattr(thing, "get_state", None))):
                 kind = type(thing).__name__
-                raise HarnessError(f"context.keep({name}=...): {kind} has no state_dict() and load_state_dict(); give it both")
+                raise HarnessError(
+                    f"context.keep({name}=...): {kind} has no state_dict() and load_state_dict(); give it both"
+                )
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         hook = register_optimizer_step_post_hook(lambda one, *_: self._stepped.setdefault(id(one), one) and None)
@@ -353,9 +355,7 @@ def curves(context: Context, target: str, wanted: Sequence[str]) -> Iterator[lis
     began = time.perf_counter()
     made = loop(context)
     if not isinstance(made, Generator):
-        raise HarnessError(
-            f"{target} gave {_short(made)}: write a generator, which yields a dictionary of metrics an epoch"
-        )
+        raise HarnessError(f"{target} gave {_short(made)}: write a generator, which yields a dictionary of metrics an epoch")
     with context._closing, contextlib.closing(made):
         for given in made:
             epoch = len(context.curve) + 1
@@ -392,9 +392,10 @@ def metrics_of(given: Any, where: str, wanted: Sequence[str], *, tested: bool = 
 def _number(name: Any, value: Any, where: str, *, tested: bool) -> float:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w{0,39}", name, re.ASCII):
         raise HarnessError(f"{where}: {name!r} names no metric; use letters, digits and _ (40 at most), as in 'miou'")
-    if name in UNLEARNED and not (tested and name in TESTED):
-        what = "is for trials that confirm others" if name in TESTED else "is measured by the harness itself"
-        raise HarnessError(f"{where}: {name} {what}; leave it out, or give it another name")
+    if name.startswith("test_") and not tested:
+        raise HarnessError(f"{where}: {name} is for trials that confirm others; yield it where context.test is True")
+    if name in UNLEARNED and not name.startswith("test_"):
+        raise HarnessError(f"{where}: {name} is measured by the harness itself; leave it out, or give it another name")
     try:
         number = math.nan if isinstance(value, str | bytes | bool) else float(value)
     except Exception as error:

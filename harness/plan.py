@@ -106,8 +106,10 @@ class Plan:
         for target in self.counted:
             yield f"  MACs of {target} counted from the operations it dispatches"
         height, width = self.data["shape"][1:]
-        pictures = f"{self.data['dataset']}, {self.data['train']:,} pictures to train and validate on"
-        yield f"data: {pictures}, {height}x{width}, {self.held}"
+        amount = f"{self.data['train']:,} {'inputs' if self.data['own'] else 'pictures'} to train and validate on"
+        held = "read by the study's own loop" if self.data["own"] else self.held
+        words = [self.data["dataset"], *([amount] if self.data["train"] else []), f"{height}x{width}", held]
+        yield f"data: {', '.join(words)}"
         low, high = self.epochs
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"

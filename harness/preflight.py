@@ -25,7 +25,7 @@ from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies, revision, revisions
 from harness.storage.tables import is_there
-from harness.strategies.proposers import proposer
+from harness.strategies.proposers import assert_fits
 from harness.study import Study, differences, held_in
 from harness.weights import weights_source
 
@@ -79,17 +79,18 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
             older, stored = [*older, stored], None
     pictures = pictures_of(study)
     space = study.open_space()
-    proposer(study, space, rows=0)  # raises where the strategy does not fit the space
+    assert_fits(study, space)
     sources = user_sources(study)
     initial = {init: weights_source(init) for init in sorted(filter(None, values_of(study, "init")))}
     info = data_of(study, pictures, data, decoding)
     assert_runnable(study, info.shape)
     if study.scores_test:
-        info = replace(info, scored_on=open_test(pictures, data, decoding)[1].fingerprint)
+        own = study.data is not None
+        info = replace(info, scored_on=info.fingerprint if own else open_test(pictures, data, decoding)[1].fingerprint)
     notes = info.notes + (() if stored is None else differing(stored, info, sources | initial))
     if info.shape.classes <= 5 and any(objective.metric == "top5" for objective in study.objectives):
         raise StudyError(f"Study.objectives: top5 says nothing of {info.shape.classes} classes; use accuracy or loss")
-    price = pricing(info.shape)
+    price = pricing(info.shape, classifying=study.trial is None)
     if stored is None:
         study, more = with_controls(study, info.shape, price, _counted)
         space, notes = study.open_space(), notes + more
@@ -135,7 +136,9 @@ def data_of(study: Study, pictures: Training, data: Path, decoding: Progress | N
     """What the study's data are; raises where a loop of the user's own and what it learns from do not go together."""
     if (pictures.dataset == "own") != (study.data is not None):
         remedy = "say what they are, Study(data=OwnData(...))" if study.data is None else "write Training(dataset='own')"
-        raise StudyError(f"Training.dataset = {pictures.dataset!r}, Study.data = {study.data!r}: of data of your own, {remedy}")
+        raise StudyError(
+            f"Training.dataset = {pictures.dataset!r}, Study.data = {study.data!r}: of data of your own, {remedy}"
+        )
     return open_data(pictures, data, decoding)[1] if study.data is None else own_info(study.data, data, decoding)
 
 
@@ -146,7 +149,9 @@ def assert_runnable(study: Study, shape: Shape) -> None:
     kinds = {held.part if isinstance(held, Vary) else type(held) for held in held_in(study.space)} - {Backbone}
     if not shape.classes and kinds:
         name = min(kind.__name__ for kind in kinds)
-        raise StudyError(f"OwnData.classes = 0: {name} ends in a classifier; say how many classes there are, or use a Backbone")
+        raise StudyError(
+            f"OwnData.classes = 0: {name} ends in a classifier; say how many classes there are, or use a Backbone"
+        )
 
 
 def user_sources(study: Study) -> dict[str, str]:
@@ -249,7 +254,10 @@ def assert_possible(study: Study, hardware: Hardware) -> None:
 
 
 def long_enough(found: Checked, hardware: Hardware, draws: int = 100) -> bool:
-    """Whether the shortest of the study's trials, of those drawn, wins by being compiled."""
+    """Whether the shortest of the study's trials, of those drawn, wins by being compiled; a loop of the user's own compiles
+    by itself."""
+    if found.study.trial is not None:
+        return False
     worth = []
     for attempt in range(draws):
         with contextlib.suppress(ConfigError):
@@ -321,14 +329,19 @@ def differing(stored: Stored, info: DataInfo, sources: dict[str, str]) -> tuple[
     )
 
 
-def pricing(shape: Shape) -> Price:
-    """The exact cost of a config, remembered by what the network is."""
+def pricing(shape: Shape, *, classifying: bool = True) -> Price:
+    """The exact cost of a config, remembered by what the network is; of networks that our own loop trains, raises for a
+    model that does not classify."""
     known: dict[str, Cost] = {}
 
     def price(config: Config) -> Cost:
         name = canonical(network_identity(config.network))
         if name not in known:
             known[name] = network_cost(config.network, shape, _counted)
+            if classifying and isinstance(config.network, Backbone):
+                from harness.networks.backbone import assert_classifies
+
+                assert_classifies(config.network, shape)
         return known[name]
 
     return price

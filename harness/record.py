@@ -42,6 +42,10 @@ class Epoch:
         ours = {"accuracy": self.accuracy, "loss": self.loss, "top5": math.nan if self.top5 is None else self.top5}
         return {name: value for name, value in ours.items() if not math.isnan(value)} | self.own
 
+    def value(self, metric: str) -> float:
+        """A metric of the curve by name, NaN where the epoch has none."""
+        return self.train_loss if metric == "train_loss" and metric not in self.own else self.metrics().get(metric, math.nan)
+
     @property
     def headline(self) -> float:
         """The one number that stands for the epoch: its accuracy, or the first that a loop of the user's own measured."""

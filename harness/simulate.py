@@ -350,7 +350,7 @@ class Simulation:
         """A config of the front by its objectives, the mean over all seeds, and its choices."""
         values = [(o.metric, cell.value(o.metric, self.seeds)) for o in self.study.objectives]
         texts = [
-            f"{unit(metric, [value]).text(value)}{'' if metric == 'accuracy' else f' {metric}'}" for metric, value in values
+            f"{unit(metric, [value], self.study.units.get(metric, '')).text(value)}{'' if metric == 'accuracy' else f' {metric}'}" for metric, value in values
         ]
         return f"  {', '.join(texts)} ({'; '.join(map(str, differences(cell.params, cell.params)))})"
 
@@ -372,7 +372,7 @@ class Prices:
     """Exact costs; a config that the table lacks passes for none, and is remembered."""
 
     def __init__(self, table: Table) -> None:
-        self._table, self._price = table, pricing(table.info.shape)
+        self._table, self._price = table, pricing(table.info.shape, classifying=False)
         self.lacking: dict[str, Config] = {}
 
     def __call__(self, config: Config) -> Cost:

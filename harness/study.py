@@ -279,6 +279,10 @@ class Study(Part):
                 f"Study.objectives: {unknown!r} is no metric of ours ({', '.join(METRICS)}){hint(unknown, METRICS)};"
                 ' a loop of your own measures it: trial="module:function"'
             )
+        early = [metric for metric in metrics if metric.startswith("test_") and not self.scores_test]
+        if early:
+            what = "names that begin with test_ are for"
+            raise StudyError(f"Study.objectives: {early[0]}: {what} `harness confirm {self.name}`")
         if self.trial is not None and "pictures_per_second" in metrics:
             raise StudyError(
                 "Study.objectives: pictures_per_second is measured in our own loop; let yours yield its own speed"
@@ -291,7 +295,8 @@ class Study(Part):
     @property
     def learned(self) -> tuple[str, ...]:
         """The metrics of the objectives that the training loop says after each epoch."""
-        return tuple(objective.metric for objective in self.objectives if objective.metric not in UNLEARNED)
+        names = (objective.metric for objective in self.objectives)
+        return tuple(name for name in names if name not in UNLEARNED and not name.startswith("test_"))
 
     @property
     def units(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,12 +17,23 @@ from harness.config import Part, name_of
 from harness.execution.ledger import Ledger, Running, Watcher
 from harness.report.words import counted, differences, duration, unit
 from harness.space import Choice, Same, Span, Vary
+from harness.study import Study
 from harness.trial import Outcome
 
 
-def metric_text(metric: str, value: float) -> str:
-    """One value in its own unit: 93.41 %, 0.27 M."""
-    return unit(metric, [value]).text(value).replace("\N{NO-BREAK SPACE}", " ")
+def metric_text(metric: str, value: float, own: str = "") -> str:
+    """One value in its own unit: 93.41 %, 0.27 M; `own` is what a study says of what its own loop measures."""
+    return unit(metric, [value], own).text(value).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def named_text(study: Study, metric: str, metrics: Mapping[str, float]) -> str:
+    """accuracy 93.41 %; nothing where it was not measured."""
+    return f"{metric} {metric_text(metric, metrics[metric], study.units.get(metric, ''))}" if metric in metrics else ""
+
+
+def followed(study: Study) -> str:
+    """The metric that tells how a trial does while it runs: the first objective that its loop says, else accuracy."""
+    return next(iter(study.learned), "accuracy")
 
 
 def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:
@@ -37,18 +48,23 @@ def described(ledger: Ledger, running: Running) -> str:
     return words if len(ledger.study.seeds) == 1 else f"{words}; seed {running.assignment.seed}"
 
 
-def results_text(running: Running, outcome: Outcome) -> str:
+def results_text(study: Study, running: Running, outcome: Outcome) -> str:
     """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed or was stopped early."""
     if outcome.state == "stopped" and not running.curve:
         return outcome.reason
     if outcome.state == "stopped":
-        return f"{outcome.reason} (accuracy {metric_text('accuracy', running.curve[-1].accuracy)})"
+        return f"{outcome.reason} ({named_text(study, followed(study), running.curve[-1].metrics())})"
     if outcome.state != "complete":
         return f"failed: {outcome.reason}"
     costs = running.assignment.costs
-    return (
-        f"accuracy {metric_text('accuracy', outcome.metrics['accuracy'])}, {metric_text('params', costs['params'])} params,"
-        f" {metric_text('macs', costs['macs'])} MACs, {outcome.reason or duration(outcome.metrics['seconds'])}"
+    reached = named_text(study, followed(study), outcome.metrics)
+    return ", ".join(
+        [
+            *filter(None, [reached]),
+            f"{metric_text('params', costs['params'])} params",
+            f"{metric_text('macs', costs['macs'])} MACs",
+            outcome.reason or duration(outcome.metrics["seconds"]),
+        ]
     )
 
 
@@ -99,7 +115,7 @@ class Log(Watcher):
         count = sum(ledger.finished.values())
         left = time_left(ledger, self._started, self._before)
         self.note(
-            f"[{count}/{ledger.planned}] trial {running.number}: {results_text(running, outcome)}"
+            f"[{count}/{ledger.planned}] trial {running.number}: {results_text(ledger.study, running, outcome)}"
             f" ({chosen_text(running.params, ledger.space.parameters)})" + (f"; about {duration(left)} left" if left else "")
         )
 
@@ -141,7 +157,7 @@ class LiveTable(Log):
             head.append("  stopping ...", style="yellow")
         elif left is not None:
             head.append(f", about {duration(left)} left", style="dim")
-        best = "  ".join(f"{metric} {metric_text(metric, value)}" for metric, value in ledger.best.items())
+        best = "  ".join(named_text(ledger.study, metric, ledger.best) for metric in dict(ledger.best))
         bar = Table.grid()
         bar.add_row(ProgressBar(total=max(ledger.planned, 1), completed=done, width=40))
         lines: list[RenderableType] = [head, bar]
@@ -151,16 +167,17 @@ class LiveTable(Log):
 
     def _running(self, ledger: Ledger) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=bool(ledger.running), header_style="dim", expand=True)
-        for name in ("trial", "epoch", "", "accuracy"):
+        metric, own = followed(ledger.study), ledger.study.units
+        for name in ("trial", "epoch", "", metric):
             table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
         table.add_column("chosen", ratio=1, no_wrap=True, overflow="ellipsis")
         for running in list(ledger.running.values()):
-            last = running.curve[-1] if running.curve else None
+            last = running.curve[-1].metrics() if running.curve else {}
             table.add_row(
                 str(running.number),
                 f"{len(running.curve)}/{running.epochs}",
                 ProgressBar(total=running.epochs, completed=len(running.curve), width=12),
-                metric_text("accuracy", last.accuracy) if last else "",
+                metric_text(metric, last[metric], own.get(metric, "")) if metric in last else "",
                 Text(described(ledger, running)),
             )
         return table

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
+from harness.config import ExpAtt, OwnData, ResNet, SqueezeExcite, Training
 from harness.errors import ConfigError, HarnessError, StudyError
 from harness.space import choose, same, span, vary
 from harness.study import (
@@ -163,8 +163,21 @@ REFUSALS = {
         lambda: study(objectives=(maximize("params"), minimize("params"))),
         "Study.objectives = ['params', 'params']: give one or more, each metric once",
     ),
-    "metric": (lambda: maximize("acuracy"), "Objective.metric = 'acuracy': input should be"),
-    "metric, did you mean": (lambda: maximize("acuracy"), "; did you mean 'accuracy'?"),
+    "metric": (
+        lambda: study(objectives=(maximize("acuracy"),)),
+        "Study.objectives: 'acuracy' is no metric of ours (accuracy, top5, loss,",
+    ),
+    "metric, did you mean": (lambda: study(objectives=(maximize("acuracy"),)), "; did you mean 'accuracy'?"),
+    "metric that is no word": (lambda: maximize("m iou"), "Objective.metric = 'm iou': use letters, digits and _"),
+    "unit of our own metric": (lambda: minimize("macs", unit="G"), "Objective.unit = 'G': macs has its own; leave unit out"),
+    "speed of a loop of one's own": (
+        lambda: study(trial="a:run", objectives=(maximize("pictures_per_second"),)),
+        "Study.objectives: pictures_per_second is measured in our own loop",
+    ),
+    "data that our loop would have to read": (
+        lambda: study(data=OwnData(name="shapes", shape=(3, 8, 8))),
+        "Study.data = 'shapes': only a loop of your own reads it",
+    ),
     "direction": (lambda: Objective(metric="loss", direction="down"), "Objective.direction = 'down': input should be"),
     "bound of what is not known before": (lambda: at_most("accuracy", 1), "Constraint.metric = 'accuracy': input should be"),
     "bound of zero": (lambda: at_most("macs", 0), "Constraint.at_most = 0: input should be greater than 0"),

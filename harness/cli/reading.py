@@ -140,7 +140,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         table.add_column("chosen", overflow="fold")
         order = study.open_space(check=False).parameters
         for record in sorted(best, key=lambda record: record.value(metrics[0]) * study.objectives[0].sign):
-            values = [metric_text(metric, record.value(metric)) for metric in metrics]
+            values = [metric_text(metric, record.value(metric), study.units.get(metric, "")) for metric in metrics]
             table.add_row(str(record.number), *values, chosen_text(record.params, order))
         console.print(table)
     if taken := Counter(str(record.reused["study"]) for record in records if record.reused):

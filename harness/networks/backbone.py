@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
 
 class BackboneNetwork(nn.Module):
-    """(batch, channels, height, width) to logits (batch, classes)."""
+    """(batch, channels, height, width) to logits (batch, classes), or to what a loop of the user's own makes use of."""
 
     def __init__(self, network: Backbone, shape: Shape, make: Make) -> None:
         super().__init__()
@@ -168,13 +168,13 @@ def _take_channels(model: nn.Module, channels: int) -> None:
 
 
 def _from_user(target: str, shape: Shape) -> Callable[[], Any]:
-    make = load(target)
+    make, given = load(target), {"channels": shape.channels} | ({"classes": shape.classes} if shape.classes else {})
     try:
-        inspect.signature(make).bind(channels=shape.channels, classes=shape.classes)
+        inspect.signature(make).bind(**given)
     except TypeError as error:
         name = target.partition(":")[2]
-        raise CodeError(f"{target}: it is called as {name}(channels=..., classes=...): {error}") from None
-    return lambda: make(channels=shape.channels, classes=shape.classes)
+        raise CodeError(f"{target}: it is called as {name}({', '.join(f'{one}=...' for one in given)}): {error}") from None
+    return lambda: make(**given)
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
@@ -192,11 +192,22 @@ def standing(network: Backbone, slot: str, shape: Shape) -> list[tuple[Place, Si
 def places(network: Backbone, shape: Shape) -> dict[str, tuple[Place, ...]]:
     """The places that each slot's path names, filled or not; raises CodeError for a path that names none, a picture that
     the model refuses, and what is no grid of channels."""
-    return _found(network.target, tuple(network.slots.values()), shape)
+    return _found(network.target, tuple(network.slots.values()), shape)[0]
+
+
+def assert_classifies(network: Backbone, shape: Shape) -> None:
+    """Raises CodeError for a model that gives something else than logits for each picture, which our own loop trains."""
+    _, gives = _found(network.target, tuple(network.slots.values()), shape)
+    if gives != (2, shape.classes):
+        raise CodeError(
+            f"{network.target}: for 2 pictures it must give logits {(2, shape.classes)}, it gives {gives}; anything else is"
+            " trained by a loop of your own, Study(trial='module:function')"
+        )
 
 
 @lru_cache(maxsize=256)
-def _found(target: str, patterns: tuple[str, ...], shape: Shape) -> dict[str, tuple[Place, ...]]:
+def _found(target: str, patterns: tuple[str, ...], shape: Shape) -> tuple[dict[str, tuple[Place, ...]], Any]:
+    """The places, and the shape of what two pictures give."""
     try:
         return _places(target, patterns, shape, "meta")
     except CodeError:
@@ -205,7 +216,7 @@ def _found(target: str, patterns: tuple[str, ...], shape: Shape) -> dict[str, tu
         return _places(target, patterns, shape, "cpu")
 
 
-def _places(target: str, patterns: tuple[str, ...], shape: Shape, device: str) -> dict[str, tuple[Place, ...]]:
+def _places(target: str, patterns: tuple[str, ...], shape: Shape, device: str) -> tuple[dict[str, tuple[Place, ...]], Any]:
     with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
         model = plain(target, shape)
         named = {pattern: matching(target, model, pattern) for pattern in patterns}
@@ -221,13 +232,14 @@ def _places(target: str, patterns: tuple[str, ...], shape: Shape, device: str) -
             if device == "meta":
                 raise
             raise CodeError(f"{target}: {_words(shape)} raised {one_line(error)}") from error
-    if not isinstance(out, Tensor) or out.shape != (2, shape.classes):
-        gives = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    gives = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+    if shape.classes and gives[:2] != (2, shape.classes):
         raise CodeError(f"{target}: for 2 pictures it must give logits {(2, shape.classes)}, it gives {gives}")
-    return {
+    found = {
         pattern: tuple(_place(target, path, model.get_submodule(path), calls[path], shape) for path in paths)
         for pattern, paths in named.items()
     }
+    return found, gives
 
 
 def matching(target: str, model: nn.Module, pattern: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from harness.analysis.effects import Effect, Values, effects, half_width
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
-from harness.report.words import SHARES, Unit, unit
+from harness.report.words import Unit, is_share, unit
 
 Form = Literal["latex", "markdown", "csv"]
 MARKS: dict[str, tuple[str, str]] = {
@@ -118,16 +118,19 @@ def ablation(
     larger_is_better: bool = True,
     costs: Mapping[str, Mapping[str, int]] | None = None,
     comment: str = "",
+    unit: str = "",
 ) -> Ablation:
-    """The table of every arm against the baseline, which comes first; raises EffectError where nothing can be compared."""
+    """The table of every arm against the baseline, which comes first; raises EffectError where nothing can be compared.
+    `unit` is what a study says of a metric of its own."""
     found = {
         effect.arm: effect
         for effect in effects(values, baseline, margin=margin, primary=primary, larger_is_better=larger_is_better)
     }
     rows = tuple(_row(arm, values[arm], found.get(arm), (costs or {}).get(arm, {})) for arm in (baseline, *found))
     errors = [effect.test.error for effect in found.values() if effect.test.df >= 1 and effect.test.error > 0]
-    share = metric in (*SHARES, "top1") and all(0 <= value <= 1 for arm in values.values() for value in arm.values())
-    scale, symbol = (100.0, "%") if share else (1.0, "")
+    within = all(0 <= value <= 1 for arm in values.values() for value in arm.values())
+    share = within and (is_share(metric, unit) or metric == "top1")
+    scale, symbol = (100.0, "%") if share else (1.0, unit)
     least = min(errors, default=0.01) * scale
     decimals = min(max(1 - math.floor(math.log10(least)), 0), 8)
     return Ablation(metric, baseline, rows, scale, decimals, symbol, larger_is_better, comment)

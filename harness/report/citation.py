@@ -239,7 +239,7 @@ def _test(facts: Facts) -> str:
         else " at a level of 0.05"
     )
     words = (
-        f"Arms were compared with {found.arms.baseline!r} in {NOUNS.get(found.table.metric, found.table.metric)} by"
+        f"Arms were compared with {found.arms.baseline!r} in {NOUNS[found.table.metric]} by"
         f" {test}{over}; intervals are of 95 %."
     )
     if margin := next((effect.margin for effect in found.effects if effect.margin), None):

@@ -47,6 +47,7 @@ def compared(facts: Facts) -> Comparison | None:
         larger_is_better=facts.main.direction == "maximize",
         costs=arms.costs(),
         comment=origin(facts),
+        unit=facts.main.unit,
     )
     return Comparison(arms, table, str(facts.attributes.get("plan", "")), _later(facts))
 

@@ -13,10 +13,10 @@ from harness.config import Scalar
 from harness.cost import Cost, Shape
 from harness.design import Design, arms
 from harness.record import Record, State
-from harness.report.words import SHARES, Difference, Unit, differences, unit
+from harness.report.words import Difference, Unit, differences, is_share, unit
 from harness.space import Space, Span
 from harness.strategies.stopping import recalled
-from harness.study import EXACT, METRICS, Objective, Search, Study, maximize, minimize
+from harness.study import EXACT, METRICS, UNLEARNED, Objective, Search, Study, maximize, minimize
 
 STATES: tuple[State, ...] = ("complete", "stopped", "failed", "running")
 
@@ -88,7 +88,27 @@ class Facts:
     @cached_property
     def units(self) -> dict[str, Unit]:
         """One unit per metric for the whole report."""
-        return {metric: unit(metric, values(self.trials, metric)) for metric in METRICS}
+        own = self.study.units
+        return {metric: unit(metric, values(self.trials, metric), own.get(metric, "")) for metric in self.metrics}
+
+    @cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """Ours, and whatever a loop of the user's own measured."""
+        named = (objective.metric for objective in self.study.objectives)
+        return tuple(dict.fromkeys((*METRICS, *named, *(name for trial in self.trials for name in trial.record.metrics))))
+
+    @cached_property
+    def followed(self) -> Objective:
+        """The metric whose curves are shown, and the way it should go: the main one where it is known after each epoch."""
+        learned = [objective for objective in (self.main, *self.study.objectives) if objective.metric not in UNLEARNED]
+        seen = (name for trial in self.trials for point in trial.record.curve[-1:] for name in point.metrics())
+        metric = "accuracy" if self.study.trial is None else next(seen, "accuracy")
+        return learned[0] if learned else maximize(metric) if metric != "loss" else minimize(metric)
+
+    @cached_property
+    def in_points(self) -> bool:
+        """Whether differences of the main metric are points of percent."""
+        return is_share(self.main.metric, self.main.unit)
 
     # what it is compared with
 
@@ -198,7 +218,7 @@ class Facts:
     def tolerance(self) -> float:
         """What 'about as good as the best' means: one point of accuracy, 5 % of anything else."""
         best = self.best.value(self.main.metric) if self.best else None
-        return 0.01 if self.main.metric in SHARES else 0.05 * abs(best or 0)
+        return 0.01 if self.in_points else 0.05 * abs(best or 0)
 
     @cached_property
     def thrifty(self) -> Trial | None:
@@ -213,7 +233,9 @@ class Facts:
     # where it comes from
 
     def settings(self, name: str) -> list[Any]:
-        """The values of a training setting among the trials, as resolved; each once."""
+        """The values of a training setting among the trials, as resolved; each once. Data of one's own go by their name."""
+        if name == "dataset" and self.study.data is not None:
+            return [self.study.data.name]
         return distinct(trial.record.config_json.get("training", {}).get(name) for trial in self.trials)
 
     def origins(self, name: str) -> list[Any]:

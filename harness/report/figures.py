@@ -177,7 +177,7 @@ def curves_figure(facts: Facts, curves: Curves) -> "go.Figure":
     unit = facts.units[curves.metric]
     figure = go.Figure()
     for trial in curves.drawn:
-        points = [(epoch.epoch, number(getattr(epoch, curves.metric), unit)) for epoch in trial.record.curve]
+        points = [(epoch.epoch, number(epoch.value(curves.metric), unit)) for epoch in trial.record.curve]
         figure.add_scatter(
             x=[epoch for epoch, _ in points],
             y=[value for _, value in points],
@@ -200,8 +200,8 @@ def curves_figure(facts: Facts, curves: Curves) -> "go.Figure":
 
 def _reach(curves: Curves, unit: Unit) -> tuple[float, float]:
     """The picture from its edge to a little beyond the best value."""
-    every = [getattr(epoch, curves.metric) for trial in curves.drawn for epoch in trial.record.curve]
-    best = (min if curves.metric == "loss" else max)(filter(math.isfinite, every))
+    every = [epoch.value(curves.metric) for trial in curves.drawn for epoch in trial.record.curve]
+    best = (min if curves.sign > 0 else max)(filter(math.isfinite, every))
     worst = curves.edge if curves.edge is not None else best
     margin = 0.06 * ((best - worst) or 0.1)
     low, high = sorted(((worst - margin) * unit.scale, (best + margin) * unit.scale))

@@ -93,7 +93,8 @@ def data(studies: Sequence[Facts]) -> dict[str, Any]:
     """What the page's figures, table and panel draw from: studies, units, and every trial once."""
     metrics = dict.fromkeys(metric for facts in studies for metric in (facts.main.metric, *facts.units))
     every = {metric: [value for facts in studies for value in values(facts.trials, metric)] for metric in metrics}
-    units = [unit(metric, found) for metric, found in every.items() if found]
+    own = {metric: words for facts in studies for metric, words in facts.study.units.items()}
+    units = [unit(metric, found, own.get(metric, "")) for metric, found in every.items() if found]
     shown = {objective.metric for facts in studies for objective in (facts.main, *facts.costs)}
     return {
         "studies": [_told(facts) for facts in studies],
@@ -104,7 +105,9 @@ def data(studies: Sequence[Facts]) -> dict[str, Any]:
 
 def _told(facts: Facts) -> dict[str, Any]:
     """A study as the panel and the downloads need it."""
-    return {"name": facts.study.name, "against": sentences.against(facts), "main": facts.main.metric, "grids": facts.grids}
+    curve = facts.units.get(facts.followed.metric)
+    told = {"name": facts.study.name, "against": sentences.against(facts), "main": facts.main.metric, "grids": facts.grids}
+    return told | {"curve": curve and _unit(curve)}
 
 
 def _unit(one: Unit) -> dict[str, Any]:

@@ -42,9 +42,10 @@ function drawnMap({ name, radius, height, width, weight }) {
 }
 
 function curveFigure(row) {
-  const points = page.trials.curves[row];
-  if (!points.length) return [];
-  const [given, accuracy, loss, training] = points, epochs = given.length ? given : accuracy.map((_, place) => place + 1);
+  const points = page.trials.curves[row], unit = page.studies[field.study(row)].curve;
+  if (!points.length || !unit) return [];
+  const [given, main, loss, training] = points, epochs = given.length ? given : main.map((_, place) => place + 1);
+  const two = unit.metric !== "loss" && [...loss, ...training].some((value) => value !== null);
   const line = (name, values, look, axis) => ({ x: epochs, y: values, name, mode: epochs.length > 1 ? "lines" : "markers", line: { width: 1.75, ...look }, ...axis,
     hovertemplate: `epoch %{x}: %{y:.4g}<extra>${name}</extra>` });
   const chart = make("div", { class: "curve" });
@@ -52,14 +53,16 @@ function curveFigure(row) {
   const layout = {
     template: {}, height: 240, margin: { l: 8, r: 8, t: 28, b: 8 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: "system-ui, sans-serif", size: 12, color: "#6b6b70" }, hovermode: "closest", dragmode: false,
-    xaxis: { ...axis, title: { text: "Epoch" }, tickformat: "d" }, yaxis: { ...axis, title: { text: "Accuracy (%)" } },
-    yaxis2: { ...axis, overlaying: "y", side: "right", showgrid: false, title: { text: "Loss" } },
+    xaxis: { ...axis, title: { text: "Epoch" }, tickformat: "d" }, 
+    yaxis: { ...axis, title: { text: unit.symbol ? `${unit.title} (${unit.symbol})` : unit.title } },
+    ...(two ? { yaxis2: { ...axis, overlaying: "y", side: "right", showgrid: false, title: { text: "Loss" } } } : {}),
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
   };
-  const percent = accuracy.map((value) => value === null ? null : 100 * value);
+  const scaled = main.map((value) => value === null ? null : unit.scale * value), other = two ? { yaxis: "y2" } : {};
   chart.drawn = () => Plotly.newPlot(chart, [
-    line("accuracy", percent, { color: "#b4441f" }), line("loss", loss, { color: "#2f7fc1" }, { yaxis: "y2" }),
-    line("training loss", training, { color: "#2f7fc1", dash: "dot" }, { yaxis: "y2" }),
+    line(unit.title.toLowerCase() === unit.metric ? unit.metric : unit.title, scaled, { color: "#b4441f" }),
+    ...(two ? [line("loss", loss, { color: "#2f7fc1" }, other)] : []),
+    ...(training.some((value) => value !== null) ? [line("training loss", training, { color: "#2f7fc1", dash: "dot" }, other)] : []),
   ], layout, { responsive: true, displayModeBar: false });
   return [make("div", {}, make("h3", {}, "Curve"), chart)];
 }

@@ -10,7 +10,7 @@ from harness.report.ablation import Ablation
 from harness.report.comparison import Comparison, compared
 from harness.report.confirmed import looks_words
 from harness.report.facts import Facts, Trial
-from harness.report.words import DATASETS, NOUNS, SHARES, SPACE, counted, day, duration, listed, spelled, unit
+from harness.report.words import DATASETS, NOUNS, SPACE, counted, day, duration, listed, spelled, unit
 from harness.strategies.stopping import ranked_by
 from harness.study import Constraint, Evolution, Exhaustive, Search, Study
 
@@ -127,7 +127,7 @@ def _score(facts: Facts, trial: Trial) -> str:
 
 
 def near(facts: Facts) -> str:
-    return "1 point" if facts.main.metric in SHARES else f"5{SPACE}%"
+    return "1 point" if facts.in_points else f"5{SPACE}%"
 
 
 def _saving(facts: Facts) -> str:

@@ -10,7 +10,6 @@ from harness.config import Scalar
 from harness.record import Epoch, Record
 from harness.report.facts import Facts
 from harness.report.words import Unit, choice_title, chosen_words, place_of
-from harness.study import METRICS
 
 MAX_TRACEBACK = 4000
 """Characters of a traceback that the page keeps, its end."""
@@ -25,14 +24,14 @@ def trials_csv(facts: Facts) -> str:
     names = list(dict.fromkeys([*facts.space.parameters, *(name for trial in facts.trials for name in trial.record.params)]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["number", "state", "front", "seed", "key", *METRICS]
+    head = ["number", "state", "front", "seed", "key", *facts.metrics]
     head += ["epochs", "device", "started", "ended", "promotes", "reason"]
     writer.writerow(head + names)
     for trial in facts.trials:
         record = trial.record
         times = [moment.isoformat() if moment else "" for moment in (record.started, record.ended)]
         fixed: list[object] = [record.number, record.state, int(trial.on_front), record.seed, record.key]
-        fixed += ["" if (value := trial.value(metric)) is None else value for metric in METRICS]
+        fixed += ["" if (value := trial.value(metric)) is None else value for metric in facts.metrics]
         fixed += [record.epochs, record.device, *times, "" if record.promotes is None else record.promotes, record.remark]
         writer.writerow(fixed + [_cell(record.params[name]) if name in record.params else "" for name in names])
     return text.getvalue()
@@ -88,7 +87,7 @@ def columns(studies: Sequence[Facts], units: Sequence[Unit]) -> dict[str, Any]:
         "values": {unit.metric: coded([_short(trial.value(unit.metric)) for trial in trials]) for unit in units},
         "choices": list(_choices(studies)),
         "config": list(_configs(records)),
-        "curves": [curve(record.curve, most) for record in records],
+        "curves": [curve(trial.record.curve, most, studies[place].followed.metric) for place, trial in rows],
         "radii": radii(records),
     }
 
@@ -142,13 +141,13 @@ def flat(part: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[st
         yield path, part
 
 
-def curve(points: Sequence[Epoch], most: int) -> list[list[float | int | None]]:
-    """Epochs, accuracy, loss and training loss of a curve, at `most` epochs at most, evenly, the last among them. All epochs
-    from the first are an empty list."""
+def curve(points: Sequence[Epoch], most: int, metric: str = "accuracy") -> list[list[float | int | None]]:
+    """Epochs, the metric, loss and training loss of a curve, at `most` epochs at most, evenly, with the last. All epochs from
+    the first are an empty list."""
     step = -(-len(points) // most) if points else 1
     kept = points[::-1][::step][::-1]
     epochs: list[float | int | None] = [] if len(kept) == len(points) else [point.epoch for point in kept]
-    found = [[_digits(getattr(point, name)) for point in kept] for name in ("accuracy", "loss", "train_loss")]
+    found = [[_digits(point.value(name)) for point in kept] for name in (metric, "loss", "train_loss")]
     return [epochs, *found] if points else []
 
 

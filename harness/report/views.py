@@ -134,7 +134,7 @@ def _absent(trial: Trial, name: str) -> bool:
 def _published(facts: Facts, metric: str, low: float, high: float) -> list[Reference]:
     """The published networks for pictures and classes as the study's, of a cost near those of its trials."""
     whole = facts.shape
-    if metric not in EXACT or whole is None:
+    if metric not in EXACT or whole is None or facts.study.data is not None:
         return []
     found = [(preset.title, preset.cost) for preset in PRESETS.values() if preset.shape == whole]
     if max(whole.height, whole.width) <= SMALL:
@@ -195,6 +195,8 @@ class Curves:
     """Curves of all trials, or of a sample that holds the front's; the ones to see best come last."""
 
     metric: str
+    sign: int
+    """Multiplying by it makes smaller better."""
     drawn: tuple[Trial, ...]
     total: int
     """How many trials have a curve."""
@@ -209,13 +211,13 @@ def curves(facts: Facts, limit: int = MAX_CURVES) -> Curves:
     having = [trial for trial in facts.trials if trial.record.curve]
     first = [trial for trial in facts.front if trial.record.curve][:limit]
     rest = thinned([trial for trial in having if not trial.on_front], limit - len(first))
-    metric = "loss" if facts.main.metric == "loss" else "accuracy"
+    metric, sign = facts.followed.metric, facts.followed.sign
     drawn = tuple(rest + first[::-1])
     longest = max((len(trial.record.curve) for trial in drawn), default=0)
     since = longest // 4 if longest >= 8 else 1
-    passed = [getattr(epoch, metric) for trial in drawn for epoch in trial.record.curve if epoch.epoch == since]
-    finite = sorted(filter(math.isfinite, passed), reverse=metric == "loss")
-    return Curves(metric, drawn, len(having), since, finite[len(finite) // 10] if since > 1 and finite else None)
+    passed = [epoch.value(metric) for trial in drawn for epoch in trial.record.curve if epoch.epoch == since]
+    finite = sorted(filter(math.isfinite, passed), reverse=sign > 0)
+    return Curves(metric, sign, drawn, len(having), since, finite[len(finite) // 10] if since > 1 and finite else None)
 
 
 def thinned(items: Sequence[T], limit: int) -> list[T]:

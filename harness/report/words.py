@@ -1,5 +1,6 @@
 """Numbers and choices as a reader wants them: units, plural forms, what makes a trial different."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,18 @@ from typing import NamedTuple
 from harness.config import Scalar
 
 SPACE = "\N{NO-BREAK SPACE}"
-TITLES = {"accuracy": "Accuracy", "loss": "Loss", "params": "Parameters", "macs": "MACs", "seconds": "Time"}
+
+
+class Names(dict[str, str]):
+    """Words for metrics of ours; one that a loop of the user's own measures is called as its author calls it."""
+
+    def __missing__(self, metric: str) -> str:
+        return metric.replace("_", " ")
+
+
+TITLES = Names({"accuracy": "Accuracy", "loss": "Loss", "params": "Parameters", "macs": "MACs", "seconds": "Time"})
 TITLES |= {"top5": "Top-5", "pictures_per_second": "Pictures", "peak_memory": "Peak memory", "energy": "Energy"}
-NOUNS = {"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"}
+NOUNS = Names({"accuracy": "accuracy", "loss": "loss", "params": "parameters", "macs": "MACs", "seconds": "time"})
 NOUNS |= {"top5": "top-5", "pictures_per_second": "pictures", "peak_memory": "peak memory", "energy": "energy"}
 TITLES |= {"test_accuracy": "Test accuracy", "test_loss": "Test loss", "test_top5": "Test top-5"}
 NOUNS |= {"test_accuracy": "test accuracy", "test_loss": "test loss", "test_top5": "test top-5"}
@@ -85,13 +95,21 @@ class Unit:
         return f"{self.text(value)}{SPACE if self.metric in ('params', 'macs') else ' '}{NOUNS[self.metric]}"
 
 
-def unit(metric: str, values: Iterable[float]) -> Unit:
-    """One unit for all the values of a metric, so that a column lines up and differences stay visible."""
+def is_share(metric: str, own: str = "") -> bool:
+    """Whether a metric is a share, shown in percent; `own` is the unit that a study gave it."""
+    return metric in SHARES or own == "%"
+
+
+def unit(metric: str, values: Iterable[float], own: str = "") -> Unit:
+    """One unit for all the values of a metric, so that a column lines up and differences stay visible; `own` is what a study
+    says of what its own loop measures."""
     top = max((abs(value) for value in values), default=0.0)
-    if metric in SHARES:
+    if is_share(metric, own):
         return Unit(metric, 100, 2, "%")
     if metric in ("loss", "test_loss"):
         return Unit(metric, 1, 3, "")
+    if metric not in NOUNS:
+        return Unit(metric, 1, min(max(3 - math.floor(math.log10(top)), 0), 8) if top else 3, own)
     steps = {"seconds": _HOURS, "latency": _MOMENTS}.get(metric, _MILLIONS)
     scale, symbol = next((scale, symbol) for least, scale, symbol in steps if top >= least)
     whole = len(f"{top * scale:.0f}".lstrip("0"))
