@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,8 @@ from harness.space import Space, Span
 from harness.strategies.stopping import recalled
 from harness.study import EXACT, METRICS, UNLEARNED, Objective, Search, Study, maximize, minimize
 
+PLACED = "latency, "
+"""What the name of a latency begins with that tells its device and batch."""
 STATES: tuple[State, ...] = ("complete", "stopped", "failed", "running")
 
 
@@ -40,8 +42,11 @@ class Trial:
         return "; ".join(map(str, self.differs)) or "nothing varies"
 
     def value(self, metric: str) -> float | None:
-        """A metric or a cost; None where it was not measured or is not a number."""
-        found = measured(self.record, metric)
+        """A metric or a cost, or a latency by its place; None where it was not measured or is not a number."""
+        if metric.startswith(PLACED):
+            found = next((one.latency for one in reversed(self.record.measured) if PLACED + one.title == metric), math.nan)
+        else:
+            found = measured(self.record, metric)
         return found if math.isfinite(found) else None
 
 
@@ -76,8 +81,9 @@ class Facts:
 
     @cached_property
     def timed(self) -> tuple[str, ...]:
-        """Latencies, by the names of their metrics, of trials that measured some."""
-        return tuple(sorted({name for trial in self.trials for name in trial.record.metrics if name.startswith("latency")}))
+        """Latencies that trials measured: one, or of several devices and batches each by its place."""
+        places = dict.fromkeys(PLACED + one.title for trial in self.trials for one in trial.record.measured)
+        return tuple(places) if len(places) > 1 else ("latency",) if values(self.trials, "latency") else tuple(places)
 
     @cached_property
     def thrift(self) -> Objective:
@@ -88,8 +94,7 @@ class Facts:
     @cached_property
     def units(self) -> dict[str, Unit]:
         """One unit per metric for the whole report."""
-        own = self.study.units
-        return {metric: unit(metric, values(self.trials, metric), own.get(metric, "")) for metric in self.metrics}
+        return units_of([self])
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -268,6 +273,17 @@ def gather(study: Study, attributes: dict[str, Any], records: Sequence[Record], 
         for record in sorted(records, key=lambda record: record.number)
     ]
     return Facts(study, attributes, tuple(trials), space, confirmed)
+
+
+def units_of(studies: Sequence[Facts]) -> dict[str, Unit]:
+    """One unit per metric for all of these studies."""
+    own = {metric: words for facts in studies for metric, words in facts.study.units.items()}
+    found = {}
+    for metric in dict.fromkeys(metric for facts in studies for metric in (*facts.metrics, *facts.timed)):
+        seen = [value for facts in studies for value in values(facts.trials, metric)]
+        kind = "latency" if metric.startswith(PLACED) else metric
+        found[metric] = replace(unit(kind, seen, own.get(metric, "")), metric=metric)
+    return found
 
 
 def values(trials: Iterable[Trial], metric: str) -> list[float]:

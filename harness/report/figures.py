@@ -143,7 +143,7 @@ def _finish(figure: "go.Figure", axes: Sequence[Axis], x: Unit, y: Unit) -> None
     """Titles, the kinds of axis to switch between, and the knee where there is one front."""
     scales = {"linear": {"type": "linear", "tickvals": None, "ticktext": None}}
     if all(axis.positive for axis in axes):
-        scales["log"] = _magnitudes([spot.cost * x.scale for axis in axes for spot in axis.front + axis.beaten])
+        scales["log"] = magnitudes([spot.cost * x.scale for axis in axes for spot in axis.front + axis.beaten])
     wide = any(axis.wide for axis in axes) and "log" in scales
     figure.update_xaxes(title_text=x.heading, **(scales["log"] if wide else {}))
     figure.update_yaxes(title_text=y.heading)
@@ -155,7 +155,7 @@ def _finish(figure: "go.Figure", axes: Sequence[Axis], x: Unit, y: Unit) -> None
         figure.add_annotation(x=at, y=height, text="knee", standoff=8, font={"color": MUTED, "size": 12}, **arrow)
 
 
-def _magnitudes(drawn: Sequence[float]) -> dict[str, Any]:
+def magnitudes(drawn: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis with a mark at 1, 2 and 5 of each magnitude, written out."""
     powers = range(math.floor(math.log10(min(drawn))), math.ceil(math.log10(max(drawn))) + 1)
     marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]

@@ -18,12 +18,12 @@ from harness.record import Record
 from harness.report import notes, sentences
 from harness.report.ablation import written
 from harness.report.comparison import compared
-from harness.report.facts import Facts, gather, values
+from harness.report.facts import Facts, gather, units_of, values
 from harness.report.section import Section
 from harness.report.sections import sections
 from harness.report.tables import columns, front_json, trials_csv
 from harness.report.terms import TERMS, explained
-from harness.report.words import NOUNS, Unit, unit
+from harness.report.words import NOUNS, Unit
 from harness.study import Study
 
 HERE = Path(__file__).parent
@@ -91,10 +91,7 @@ def render(studies: Sequence[Facts], written: datetime) -> str:
 
 def data(studies: Sequence[Facts]) -> dict[str, Any]:
     """What the page's figures, table and panel draw from: studies, units, and every trial once."""
-    metrics = dict.fromkeys(metric for facts in studies for metric in (facts.main.metric, *facts.units))
-    every = {metric: [value for facts in studies for value in values(facts.trials, metric)] for metric in metrics}
-    own = {metric: words for facts in studies for metric, words in facts.study.units.items()}
-    units = [unit(metric, found, own.get(metric, "")) for metric, found in every.items() if found]
+    units = [one for metric, one in units_of(studies).items() if any(values(facts.trials, metric) for facts in studies)]
     shown = {objective.metric for facts in studies for objective in (facts.main, *facts.costs)}
     return {
         "studies": [_told(facts) for facts in studies],

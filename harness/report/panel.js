@@ -55,7 +55,7 @@ function curveFigure(row) {
     font: { family: "system-ui, sans-serif", size: 12, color: "#6b6b70" }, hovermode: "closest", dragmode: false,
     xaxis: { ...axis, title: { text: "Epoch" }, tickformat: "d" }, 
     yaxis: { ...axis, title: { text: unit.symbol ? `${unit.title} (${unit.symbol})` : unit.title } },
-    ...(two ? { yaxis2: { ...axis, overlaying: "y", side: "right", showgrid: false, title: { text: "Loss" } } } : {}),
+    ...(two ? { yaxis2: { ...axis, overlaying: "y", side: "right", showgrid: false, tickmode: "auto", nticks: 5, title: { text: "Loss" } } } : {}),
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
   };
   const scaled = main.map((value) => value === null ? null : unit.scale * value), other = two ? { yaxis: "y2" } : {};
@@ -100,6 +100,7 @@ function openPanel(row) {
     ...block("Config", ...text(JSON.stringify(config(row), null, 2))),
   ));
   panel.hidden = false;
+  document.body.classList.add("beside");
   panel.scrollTop = 0;
   panel.querySelectorAll(".curve").forEach((chart) => chart.drawn());
   pick({ open: row });
@@ -108,6 +109,7 @@ function openPanel(row) {
 function closePanel() {
   if (panel.hidden) return;
   panel.hidden = true;
+  document.body.classList.remove("beside");
   panel.replaceChildren();
   if (addressed(location.hash) !== undefined) history.replaceState(null, "", location.href.split("#")[0]);
   pick({ open: null });

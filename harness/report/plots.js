@@ -2,7 +2,7 @@
 
 const touch = matchMedia("(pointer: coarse)").matches;  // a finger scrolls the page, it does not zoom
 const settings = {
-  responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+  displaylogo: false, displayModeBar: touch ? false : "hover",
   modeBarButtons: [["select2d", "lasso2d", "zoom2d", "resetScale2d", "toImage"]],  // by name: the default bar can send the data to a server
   toImageButtonOptions: { format: "svg" },
 };
@@ -55,7 +55,7 @@ class Drawn {
 
   // One button a view, and one that changes between a linear and a logarithmic axis.
   switches() {
-    const home = document.querySelector(`.switches[data-for="${this.plot.id}"]`), names = Object.keys(this.views);
+    const home = document.querySelector(`.switches[data-for="${this.plot.id.slice(5)}"]`), names = Object.keys(this.views);
     const group = (words, ...buttons) => make("div", { role: "group", "aria-label": words }, ...buttons);
     const shown = names.length > 1 ? [group("Shown", ...names.map((name) => button(name, () => { this.name = name; this.switches(); this.draw(); }, { "aria-pressed": name === this.name })))] : [];
     const { scales = {}, scale } = this.view.layout.meta ?? {};
@@ -144,7 +144,7 @@ function select(found) {
 
 // Figures in sight first, the others when there is time, so that a page of ten thousand trials answers at once.
 function startPlots() {
-  for (const [id, views] of Object.entries(read("figure-data"))) drawn.set(id, new Drawn(document.getElementById(id), views));
+  for (const [id, views] of Object.entries(read("figure-data"))) drawn.set(`plot-${id}`, new Drawn(document.getElementById(`plot-${id}`), views));
   const sight = new IntersectionObserver((entries) => entries.forEach((entry) => {
     if (!entry.isIntersecting) return;
     sight.unobserve(entry.target);
@@ -160,6 +160,7 @@ function startPlots() {
   };
   later(next);
   picked.listeners.push(() => { for (const one of drawn.values()) if (one.begun) one.draw(); });
+  new ResizeObserver(() => { for (const { begun, plot } of drawn.values()) if (begun) Plotly.Plots.resize(plot); }).observe(document.querySelector("main"));
 }
 
 addEventListener("beforeprint", () => drawn.forEach((one) => {

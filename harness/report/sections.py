@@ -11,6 +11,8 @@ from harness.report.confirming import confirmation
 from harness.report.facts import Facts
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, layout
 from harness.report.fronts import front_table
+from harness.report.progress import growth_section, savings_section
+from harness.report.radii import radii_section
 from harness.report.section import Block, Builder, Commands, Listed, Note, Plot, Section, Table, each
 from harness.report.views import axes, curves, grouping
 from harness.report.words import NOUNS, TITLES
@@ -115,7 +117,10 @@ SECTIONS: tuple[Builder, ...] = (
     each(sure),
     each(effects),
     each(choices),
+    each(radii_section),
     each(learning),
+    growth_section,
+    each(savings_section),
     each(failures),
     each(provenance),
     each(again),

@@ -24,8 +24,8 @@ DESIGNS = {
     "listed": "Confirmed",
 }
 LEFT = {"stopped": "stopped early", "failed": "failed", "running": "still running"}
-MOST_ARMS = 3
-"""Arms of one kind that the answer names."""
+MOST_ARMS, ENOUGH = 3, 50
+"""Arms of one kind that the answer names, and more seeds than it speaks of."""
 HALVINGS = {"halving": "successive halving", "asha": "ASHA"}
 
 
@@ -37,27 +37,30 @@ def told(facts: Facts) -> str:
 
 def gains(found: Comparison) -> str:
     """What each arm gains over the baseline, those that differ first; of many arms those that gain or lose most."""
-    table, arms = found.table, found.effects
-    ranked = sorted(arms, key=lambda effect: -abs(effect.difference) if effect.seeds else 0.0)
-    decided = [effect for effect in ranked if effect.verdict in ("helps", "hurts")]
-    parts = [f"{quoted(effect.arm)} {_gained(table, effect)}" for effect in decided[:MOST_ARMS]]
-    parts[:1] = [f"{part} over {found.arms.baseline}" for part in parts[:1]]
-    if len(decided) > MOST_ARMS:
-        parts.append(f"{len(decided) - MOST_ARMS} more arms differ from it")
-    same = [effect for effect in ranked if effect.verdict == "no difference"]
-    open_ = [effect for effect in ranked if effect.verdict == "undecided"]
+    table, base = found.table, found.arms.baseline
+    arms = sorted((effect for effect in found.effects if effect.seeds), key=lambda effect: -abs(effect.difference))
+    decided = [effect for effect in arms if effect.verdict in ("helps", "hurts")]
+    same = [effect for effect in arms if effect.verdict == "no difference"]
+    still_open = [effect for effect in arms if effect.verdict == "undecided"]
+    words = []
+    if decided:
+        parts = [f"{quoted(effect.arm)} {_gained(table, effect)}" for effect in decided[:MOST_ARMS]]
+        parts[0] += f" over {base}"
+        more = [f"{counted(len(decided) - MOST_ARMS, 'more arm')} differ from it"] if len(decided) > MOST_ARMS else []
+        words.append("; ".join([*parts, *more]))
     if same:
-        parts.append(f"{_few(same)}: {table.verdict(same[0])}")
-    if open_:
-        more = max((effect.more or 0 for effect in open_), default=0)
-        enough = f", {counted(more, 'more seed')} would tell" if 0 < more <= 50 else ""
-        parts.append(f"{_few(open_)}: undecided{enough}")
-    words = "; ".join(parts) or "nothing was tested"
-    over = "" if decided else f" against {found.arms.baseline}"
-    seeds = counted(len(found.arms.seeds), "seed")
-    first = next((at for at, letter in enumerate(words) if letter.isalpha()), 0)
-    words = words[:first] + words[first].upper() + words[first + 1 :] if not decided else words
-    return f"{words}{over}. In {NOUNS[table.metric]}, over {seeds}, with 95{SPACE}% intervals."
+        against_it = "" if decided else f" against {base}"
+        words.append(f"{_few(same)}: {table.verdict(same[0])}{against_it}")
+    if still_open:
+        whole = "No arm is decided against" if not decided and not same else "Undecided against"
+        shown = f" {base}: {_few(still_open)}" if whole.startswith("Und") else f" {base} yet"
+        least = min((effect.more for effect in still_open if effect.more), default=None)
+        enough = f"; {counted(least, 'more seed')} would tell the first" if least is not None and least <= ENOUGH else ""
+        words.append(f"{whole}{shown}{enough}")
+    seeds = sorted({len(effect.seeds) for effect in arms}) or [0]
+    over = f"over {span(seeds)} of {counted(len(found.arms.seeds), 'seed')}" if seeds[0] < len(found.arms.seeds) else ""
+    over = over or f"over {counted(len(found.arms.seeds), 'seed')}"
+    return f"{'. '.join(words) or 'Nothing was tested'}. In {NOUNS[table.metric]}, {over}, with 95{SPACE}% intervals."
 
 
 def _gained(table: Ablation, effect: Effect) -> str:

@@ -14,7 +14,7 @@ const shownColumns = [
   ...(several(field.seed) ? [{ title: "Seed", kind: "number", value: field.seed }] : []),
   ...(several(field.device) ? [{ title: "Device", kind: "optional", value: field.device }] : []),
 ];
-const STEP = 50;
+const STEP = 25;
 const view = { column: 0, down: false, words: [], only: "all", shown: STEP };
 const ONLY = { all: () => true, front: (row) => onFront.has(row) };
 for (const state of ["complete", "stopped", "failed", "running"]) ONLY[state] = (row) => field.state(row) === state;

@@ -34,7 +34,8 @@ TERMS = {
     "epoch": "One pass over all training pictures.",
     "key": "A hash of everything that can change a trial's number; equal keys are the same trial.",
 }
-_ANY = re.compile(rf"(?<![\w-])({'|'.join(sorted(map(re.escape, TERMS), key=len, reverse=True))})s?(?![\w-])", re.IGNORECASE)
+_LONGEST_FIRST = "|".join(sorted(map(re.escape, TERMS), key=len, reverse=True))
+_ANY = re.compile(rf"(?<![\w-])({_LONGEST_FIRST})s?(?![\w-]|\.\w)", re.IGNORECASE)
 _BY_NAME = {term.lower(): term for term in TERMS}
 
 

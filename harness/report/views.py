@@ -90,8 +90,8 @@ def spots(facts: Facts, cost: Objective) -> list[Spot]:
 
 
 def _spot(trials: tuple[Trial, ...], main: str, cost: str, name: str = "") -> Spot:
-    reached = [measured(trial.record, main) for trial in trials]
-    spent = fmean(measured(trial.record, cost) for trial in trials)
+    reached = [value for trial in trials if (value := trial.value(main)) is not None]
+    spent = fmean(value for trial in trials if (value := trial.value(cost)) is not None)
     half = half_width(reached) if len(reached) > 1 else 0.0
     return Spot(trials, spent, fmean(reached), name, half)
 

@@ -76,7 +76,7 @@ def record(number: int, params: dict[str, Any], config: Any, rng: random.Random)
     state = "running" if number == 59 else state
     epochs = {"failed": 0, "stopped": 6, "running": 3, "complete": 20}[state]
     seconds = cost.macs / 5e6 * rng.uniform(0.95, 1.1)
-    curve = tuple(point(epoch, final, seconds, rng) for epoch in range(1, epochs + 1))
+    curve = tuple(point(epoch, final, seconds, rng, starts(params)) for epoch in range(1, epochs + 1))
     started = START + timedelta(minutes=4 * number)
     return Record(
         number=number,
@@ -111,10 +111,28 @@ def record(number: int, params: dict[str, Any], config: Any, rng: random.Random)
     )
 
 
-def point(epoch: int, final: float, seconds: float, rng: random.Random) -> Epoch:
+def starts(params: dict[str, Any]) -> dict[str, tuple[float, int]]:
+    """Radius and heads of each place with ExpAtt, as the first block of its stage."""
+    stages = [stage for stage in (2, 3) if params[f"stages.{stage}.attention"] == "expatt"]
+    found = {stage: (params[f"stages.{stage}.expatt.radius"], params[f"stages.{stage}.expatt.heads"]) for stage in stages}
+    return {f"{stage}.1": start for stage, start in found.items()}
+
+
+def learned(start: float, head: int, epoch: int) -> float:
+    """A radius on its way from its start to the root of twice the start, a little apart for each head."""
+    end = math.sqrt(2 * start) * (1 + 0.1 * head)
+    return round(end + (start - end) * math.exp(-epoch / 5), 5)
+
+
+def point(
+    epoch: int, final: float, seconds: float, rng: random.Random, places: dict[str, tuple[float, int]] | None = None
+) -> Epoch:
     share = 1 - math.exp(-epoch / 4.5)
     accuracy = min(
         0.35 + (final - 0.35) * share / (1 - math.exp(-20 / 4.5)) + rng.gauss(0, 0.004 * (1.2 - epoch / 20)), 0.99
     )
     loss = 2.6 * (1 - accuracy) + 0.08
-    return Epoch(epoch, round(accuracy, 4), round(loss, 4), round(loss * 1.15, 4), seconds)
+    radii = {
+        place: tuple(learned(start, head, epoch) for head in range(heads)) for place, (start, heads) in (places or {}).items()
+    }
+    return Epoch(epoch, round(accuracy, 4), round(loss, 4), round(loss * 1.15, 4), seconds, radii=radii)

@@ -92,12 +92,12 @@ def test_its_policy_allows_its_own_scripts_alone(page):
 
 def test_draws_vectors(page):
     figures = page.json("figure-data")
-    assert list(figures) == ["front", "importance", "curves"]
+    assert list(figures) == ["front", "importance", "radii", "starts", "kernels", "curves", "hypervolume", "saved"]
     assert list(figures["front"]) == ["Parameters", "MACs"]
     drawn = [figure for views in figures.values() for figure in views.values()]
-    assert {trace["type"] for figure in drawn for trace in figure["data"]} == {"scatter", "bar"}
+    assert {trace["type"] for figure in drawn for trace in figure["data"]} == {"scatter", "bar", "contour"}
     ids = [attributes.get("id") for _, attributes in page.tags]
-    assert set(figures) <= set(ids) and len([i for i in ids if i]) == len({i for i in ids if i})
+    assert {f"plot-{name}" for name in figures} <= set(ids) and len([i for i in ids if i]) == len({i for i in ids if i})
 
 
 def test_figures_name_their_trials_and_the_page_keeps_their_values_once(page):
