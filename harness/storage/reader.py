@@ -32,7 +32,7 @@ class Stored:
 def read_studies(url: str, name: str | None = None) -> list[Stored]:
     """Every study of ours in a database, or the one of a name; raises StorageError when there is none of that name."""
     with reading(url) as connection:
-        found = _studies(connection) if inspect(connection).has_table("studies") else []
+        found = studies_of(connection) if inspect(connection).has_table("studies") else []
     if name is None:
         return [study for study in found if "definition" in study.attributes]
     chosen = [study for study in found if study.name == name.removesuffix("@1")]
@@ -58,7 +58,8 @@ def revisions(studies: Sequence[Stored], name: str) -> list[Stored]:
     return sorted((study for study in studies if revision(study.name)[0] == name), key=lambda study: revision(study.name)[1])
 
 
-def _studies(connection: Connection) -> list[Stored]:
+def studies_of(connection: Connection) -> list[Stored]:
+    """Every study of a database, others' too, on an open connection."""
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
     rows = tables.study_attributes
     for owner, key, value in connection.execute(select(rows.c.study_id, rows.c.key, rows.c.value_json)):

@@ -86,7 +86,9 @@ def _attributes(table: str, key: str, owner: str) -> Table:
 
 
 study_attributes = _attributes("study_user_attributes", "study_user_attribute_id", "study_id")
+study_system = _attributes("study_system_attributes", "study_system_attribute_id", "study_id")
 trial_attributes = _attributes("trial_user_attributes", "trial_user_attribute_id", "trial_id")
+trial_system = _attributes("trial_system_attributes", "trial_system_attribute_id", "trial_id")
 trial_params = Table(
     "trial_params",
     meta,

@@ -1,6 +1,6 @@
 """A desk to open ledgers on; every test here that takes a database runs on both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, storage: str) -> Callable[..., Desk]:
+def desk(tmp_path: Path, storage: str) -> Iterator[Callable[..., Desk]]:
+    made: list[Desk] = []
+
     def make(strategy: Any = Evolution(trials=6, population=2), **fields: Any) -> Desk:  # noqa: B008
         space = vary(ResNet, depth=8, stages=(None, attention, attention))
-        return Desk(tmp_path, Study(name="s", space=space, strategy=strategy, **fields), storage=storage)
+        made.append(Desk(tmp_path, Study(name="s", space=space, strategy=strategy, **fields), storage=storage))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        one.close()

@@ -45,11 +45,19 @@ class Desk(Watcher):
     storage: str = ""
     """By default a file in the folder."""
 
+    stores: list[Store] = field(default_factory=list)
+    """Opened, and to be closed: no driver closes what it dies with."""
+
     def __post_init__(self) -> None:
         self.storage = self.storage or f"sqlite:///{self.folder}/harness.db"
 
+    def close(self) -> None:
+        for store in self.stores:
+            store.close()
+
     def open(self, **options: Any) -> Ledger:
         store = Store(self.storage)
+        self.stores.append(store)
         study_id = store.create(self.study.name, self.study.objectives)
         store.set_attributes(study_id, {"definition": self.study.to_json()})
         places = Places("data", str(self.folder / "runs"))

@@ -1,0 +1,120 @@
+"""Verbs that move studies: copy between databases, slurm for a cluster."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import PASSWORD_SEEN, AsJson, console
+from harness.errors import StorageError
+
+if TYPE_CHECKING:
+    from harness.storage.copying import Copied, Progress
+
+verbs = typer.Typer()
+PANEL = "Move"
+ENDINGS = (".db", ".sqlite", ".sqlite3")
+
+
+@verbs.command(rich_help_panel=PANEL)
+def copy(
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Databases: one or more to copy from (files, patterns such as `'shards/*.db'`, URLs), then the one to copy"
+            " to; then studies, by name (default: all).",
+            metavar="SOURCE... TARGET [NAME...]",
+        ),
+    ],
+    rename: Annotated[
+        str | None, typer.Option("--as", help="The study's name in the target.", metavar="NAME", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy studies between databases, SQLite or PostgreSQL, and merge those that are there already.
+
+    Finished trials are copied, each known by its key: copying again, or in another order, gives the same study. Cut short at
+    any moment, the same command goes on. A study made with plain Optuna can be copied too, for `harness report`."""
+    from harness.storage import copying
+    from harness.storage.tables import password_of, shown
+
+    sources, target, names = sorted_out(places)
+    if any(map(password_of, (*sources, target))):
+        print(f"harness: {PASSWORD_SEEN}", file=sys.stderr)
+    with watched(quiet=as_json) as progress:
+        found = copying.copy(sources, target, names, rename=rename, progress=progress)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found]))
+        return
+    for one in found:
+        for line in told(one):
+            console.print(line, markup=False, soft_wrap=True)
+    console.print(f"see it: `harness status {found[0].name} --storage {shown(target)}`", markup=False, soft_wrap=True)
+
+
+def sorted_out(places: list[str]) -> tuple[list[str], str, list[str]]:
+    """The URLs of the sources and of the target, and the names of studies, out of what was typed."""
+    databases = []
+    for place in places:
+        if not ("://" in place or place.endswith(ENDINGS) or Path(place).is_file()):
+            break
+        databases.append(place)
+    if len(databases) < 2:
+        raise StorageError(
+            f"copy {' '.join(places)}: name the databases first, at least one to copy from and the one to copy to, as in"
+            " `harness copy 'shards/*.db' all.db`"
+        )
+    *sources, target = databases
+    return [url for source in sources for url in _expanded(source, target)], _url(target), places[len(databases) :]
+
+
+def _expanded(place: str, target: str) -> list[str]:
+    """The databases that a pattern means, the target itself left out; one without a pattern is itself."""
+    if "://" in place or not any(sign in place for sign in "*?["):
+        return [_url(place)]
+    here = Path(place).is_absolute()
+    matched = sorted(Path("/").glob(place[1:]) if here else Path().glob(place))
+    found = [str(path) for path in matched if path.resolve() != Path(target).resolve()]
+    if not found:
+        raise StorageError(f"{place}: there is no such file")
+    return [_url(path) for path in found]
+
+
+def _url(place: str) -> str:
+    return place if "://" in place else f"sqlite:///{place}"
+
+
+def told(one: "Copied") -> list[str]:
+    """What became of a study, a line each."""
+    from harness.report.words import counted
+
+    conflicts = f", {counted(len(one.conflicts), 'key')} trained twice with different results" if one.conflicts else ""
+    shown = [f"  {line}" for line in one.conflicts[:5]]
+    if len(one.conflicts) > 5:
+        shown.append(f"  and {len(one.conflicts) - 5} more (--json names all)")
+    line = f"{one.name}: {counted(one.copied, 'trial')} copied, {one.there} already there{conflicts}"
+    return [line, *shown, *(f"note: {note}" for note in one.notes)]
+
+
+@contextmanager
+def watched(*, quiet: bool) -> Iterator["Progress"]:
+    """A bar for each study, where somebody watches."""
+    if quiet or not console.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.progress import Progress as Bars
+
+    with Bars(console=console, transient=True) as bars:
+        tasks = {}
+
+        def progress(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done, total=total)
+
+        yield progress
