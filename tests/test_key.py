@@ -205,6 +205,10 @@ EQUAL = {
         lambda: key_of(training=Training(momentum=0.0, nesterov=False)),
         lambda: key_of(training=Training(momentum=0.0)),
     ),
+    "the padding of parts that reach beyond no border": (
+        lambda: key_of(training=Training(loading="stream", padding="zero", augment="crop")),
+        lambda: key_of(training=Training(loading="stream", augment="crop")),
+    ),
     "what is not compiled": (lambda: key_of(training=Training(compile=False)), key_of),
     "where equal weights lie": (
         lambda: key_of(training=Training(init="here.pt")),

@@ -1,7 +1,8 @@
 """Decoded pictures at rest: folders under HARNESS_CACHE, named by content, each built by one process while others wait.
 
 An entry is made beside its place and renamed once it is whole, so that what a killed builder leaves is never read and is
-swept by the next one. The lock is the kernel's and ends with its holder.
+swept by the next one. Who uses an entry shares a lock to its end, so that nobody's pictures are cleared away. Locks are the
+kernel's and end with their holders.
 """
 
 import contextlib
@@ -18,6 +19,10 @@ from typing import Any
 
 from harness.errors import DataError, one_line
 
+ABOUT = "about"
+"""The file of an entry that says what it is."""
+_held: dict[Path, int] = {}
+"""The locks that this process shares, by their path."""
 FORMAT = 2
 """Raised when what an entry holds changes."""
 Progress = Callable[[int, int], None]
@@ -34,22 +39,50 @@ def name_of(*content: Any) -> str:
     return hashlib.sha256(json.dumps([FORMAT, *content]).encode()).hexdigest()[:24]
 
 
-def entry(name: str, build: Callable[[Path], None], progress: Progress | None = None) -> Path:
-    """The folder of this name: `build` fills it where it is not there yet. Raises DataError in one line on a full disk."""
+def entry(name: str, build: Callable[[Path], None], progress: Progress | None = None, about: str = "") -> Path:
+    """The folder of this name: `build` fills it where it is not there yet. Raises DataError in one line on a full disk.
+
+    It stays there while this process lives. `about` says what it is to who looks into the cache."""
     place = cache_folder() / name
-    if place.is_dir():
-        return place
-    with _writable(), _swept(), _locked(name, progress):
-        if not place.is_dir():
-            made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".part", dir=cache_folder()))
-            try:
-                build(made)
-                for file in made.iterdir():
-                    _flush(file)
-                _rename(made, place)
-            finally:
-                shutil.rmtree(made, ignore_errors=True)
+    while not (place.is_dir() and hold(name) and place.is_dir()):  # it may have been cleared away before it was held
+        release(name)
+        with _writable(), _swept(), _locked(name, progress):
+            if not place.is_dir():
+                made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".part", dir=cache_folder()))
+                try:
+                    build(made)
+                    (made / ABOUT).write_text(about)
+                    for file in made.iterdir():
+                        _flush(file)
+                    _rename(made, place)
+                finally:
+                    shutil.rmtree(made, ignore_errors=True)
     return place
+
+
+def hold(name: str) -> bool:
+    """Marks an entry as used, now and until this process ends; a cache that is only read cannot be cleared either. True."""
+    path = used(name)
+    if path not in _held:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            _held[path] = handle
+            os.utime(path)
+            fcntl.flock(handle, fcntl.LOCK_SH)
+    return True
+
+
+def used(name: str) -> Path:
+    """The lock that users of an entry share; its time is when it was used last."""
+    return cache_folder() / "locks" / f"{name}.used"
+
+
+def release(name: str) -> None:
+    """Takes the mark off."""
+    handle = _held.pop(used(name), None)
+    if handle is not None:
+        os.close(handle)
 
 
 def known(state: Any, content: Callable[[], str]) -> str:

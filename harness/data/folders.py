@@ -1,7 +1,8 @@
 """Folders of pictures, `train/<class>/*` with the test part beside it: decoded once into the cache, or read as they pass.
 
 What every picture becomes: three channels of 8 bits. Grey, palette and CMYK pictures are converted, an alpha channel is
-dropped, 16 bits are scaled to 8. An EXIF orientation is not applied, as in torchvision's and timm's loaders.
+dropped, 16 bits are scaled to 8, and the picture is turned as its EXIF orientation says (the loaders of torchvision and
+timm leave a phone's pictures on their side).
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from harness.config import Training
 from harness.data.cache import Progress, entry, known, name_of
@@ -26,6 +27,8 @@ from harness.errors import DataError, one_line
 HELD_OUT = ("test", "val", "valid", "validation")
 """Folders beside `train` that may hold the test part; the first one that is there counts."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm")
+UPRIGHT = "upright"
+"""In the names of entries since pictures are turned as their EXIF orientation says."""
 AT_ONCE = 500
 """Pictures between two words of progress."""
 Item = TypeVar("Item")
@@ -174,8 +177,9 @@ def _resident(found: Listing, training: Training, progress: Progress | None) -> 
         write(folder, _decoded(found, training, bad, progress), len(found.classes), bad)
 
     content = known(found.state, lambda: name_of(digests(found.files, progress)))
-    settings = [found.classes, found.labels, training.image_size, training.skip_bad_images]
-    return read(entry(name_of("folder", settings, content), build, progress), "folder", found.test)
+    settings = [found.classes, found.labels, training.image_size, training.skip_bad_images, UPRIGHT]
+    name, about = name_of("folder", settings, content), str(found.part.resolve())
+    return read(entry(name, build, progress, about), "folder", found.test)
 
 
 def _decoded(found: Listing, training: Training, bad: list[str], progress: Progress | None) -> Iterator[tuple[Levels, int]]:
@@ -218,6 +222,7 @@ def load(source: Path) -> Image.Image:
     """A picture in three channels of 8 bits; raises DataError in one line for a file that is none."""
     try:
         with Image.open(source) as opened:
+            ImageOps.exif_transpose(opened, in_place=True)
             return rgb(opened)
     except Exception as error:
         raise unreadable(source, error) from None
@@ -263,20 +268,21 @@ def _streamed(found: Listing, training: Training, progress: Progress | None) -> 
         content = name_of("stream", found.classes, [found.labels[place] for place in kept], side, hashes)
         keep_facts(folder, content[:16], (len(kept), side, side, 3), len(found.classes), bad)
 
-    name = name_of("stream", found.state, side, training.skip_bad_images)
-    folder = entry(name, build, progress)
+    name = name_of("stream", found.state, side, training.skip_bad_images, UPRIGHT)
+    folder = entry(name, build, progress, f"{found.part.resolve()}, read as it passes")
     kept, names = np.load(folder / "kept.npy"), found.names
     files = Files(found.root, [names[place] for place in kept], np.array(found.labels, np.int64)[kept])
     return files, facts_of(folder, "folder", found.test, streamed=True)
 
 
 def _looked_through(file: Path) -> str | DataError:
-    """The hash of a file's bytes, which decode to a picture to the end."""
+    """The hash of a file's bytes, which decode to a picture to the end, and of its being turned where it is."""
     try:
         content = file.read_bytes()
         with Image.open(BytesIO(content)) as picture:
             picture.draft("RGB", (32, 32))  # of a JPEG, an eighth of the work
             picture.load()
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception as error:
         return unreadable(file, error)
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(content).hexdigest() + (f" {UPRIGHT}" if turned else "")

@@ -72,7 +72,8 @@ def _digits(training: Training, root: Path, progress: Progress | None) -> tuple[
     """scikit-learn's 1,797 real handwritten digits, 8x8; a fifth is the test part, always the same."""
     _folders_only(training)
     limit = training.limit
-    return read(entry(name_of("digits", limit), lambda folder: _digits_part(folder, limit), progress), "digits", 359)
+    name = name_of("digits", limit)
+    return read(entry(name, lambda folder: _digits_part(folder, limit), progress, "digits"), "digits", 359)
 
 
 def _digits_part(folder: Path, limit: int | None = None, *, test: bool = False) -> None:
@@ -107,7 +108,8 @@ def _cifar(training: Training, root: Path, progress: Progress | None, *, test: b
     if not files:
         raise missing
     content = known(folders.state_of(files), lambda: name_of(folders.digests(files, progress)))
-    return read(entry(name_of(training.dataset, limit, content, *part), build, progress), training.dataset, 10_000)
+    name, about = name_of(training.dataset, limit, content, *part), " ".join([str(root.resolve()), *part])
+    return read(entry(name, build, progress, about), training.dataset, 10_000)
 
 
 def _write(folder: Path, images: Levels, labels: Counts, limit: int | None, classes: int) -> None:

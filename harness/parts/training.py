@@ -71,7 +71,7 @@ class Training(Part):
     """auto: crop+flip, and crop alone on digits, which do not survive a mirror. A crop is a window of the padded picture (an
     eighth of the side), of a streamed one a part of random size and shape; none: a streamed picture's centre."""
     padding: Annotated[Literal["reflect", "zero"], Neutral("reflect")] = "reflect"
-    """What crops see beyond the border: the picture mirrored, or black."""
+    """What crops see beyond the border: the picture mirrored, or black; of streamed pictures they see nothing there."""
     cutout: Annotated[float, Field(ge=0, le=1), Neutral(0.0)] = 0.0
     """Share of the sides of a box of the mean colour, put anywhere (arXiv 1708.04552, 0.5 on CIFAR-10); 0: none."""
     jitter: Annotated[float, Field(ge=0, le=1), Neutral(0.0)] = 0.0
@@ -127,4 +127,6 @@ class Training(Part):
             idle.add("cycle")
         if self.optimizer != "sgd" or self.momentum == 0:
             idle.add("nesterov")
+        if self.loading == "stream":
+            idle.add("padding")  # parts of a picture are taken, of which none reaches beyond its border
         return idle

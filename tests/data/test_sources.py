@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from plain_pictures import picture
 
 from harness.config import Training
@@ -114,11 +114,32 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(folder: Path, name: str) -> Non
     assert first_pixel(folder, made, name) == [0x80] * 3
 
 
-def test_an_orientation_is_not_applied(folder: Path) -> None:
-    """As in torchvision's and timm's loaders: the picture stays 12 wide and 10 high."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    assert first_pixel(folder, Image.new("RGB", (12, 10), (5, 5, 5)), "0.jpg", exif=exif) == [5, 5, 5]
+@pytest.mark.parametrize("loading", ["resident", "stream"])
+def test_a_picture_is_turned_as_its_orientation_says(folder: Path, loading: str) -> None:
+    """6: the camera was turned, the first row is the picture's right side. The fingerprint follows what is seen, and that of
+    pictures without an orientation is what it was."""
+    training = Training(dataset="folder", image_size=8, loading=loading)
+    before = open_data(training, folder)[1].fingerprint
+    levels = np.zeros((10, 12, 3), np.uint8)
+    levels[:, :6] = 250  # bright on the left, and on top once it is turned
+    found = []
+    for orientation in (None, 1, 6):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[ExifTags.Base.Orientation] = orientation
+        (folder / "train" / "cat" / "0.png").unlink()
+        Image.fromarray(levels).save(folder / "train" / "cat" / "0.png", exif=exif)
+        sources._opened.clear()
+        found.append(open_data(training, folder))
+    assert len({info.fingerprint for _, info in found} | {before}) == (3 if loading == "resident" else 4)
+    if loading == "resident":
+        plain, same, turned = (pictures.images[0, :, :, 0].astype(int) for pictures, _ in found)
+        assert (plain == same).all() and found[0][1].fingerprint == found[1][1].fingerprint
+        assert plain[:, :3].min() > 200 and plain[:, 5:].max() < 50
+        assert turned[:3].min() > 200 and turned[5:].max() < 50
+    else:
+        seen = np.asarray(folders.load(folder / "train" / "cat" / "0.png"))
+        assert seen.shape == (12, 10, 3) and seen[:6].min() > 200 and seen[6:].max() < 50
 
 
 @pytest.mark.parametrize("loading", ["resident", "stream"])
