@@ -108,8 +108,8 @@ class Plan:
         height, width = self.data["shape"][1:]
         amount = f"{self.data['train']:,} {'inputs' if self.data['own'] else 'pictures'} to train and validate on"
         held = "read by the study's own loop" if self.data["own"] else self.held
-        words = [self.data["dataset"], *([amount] if self.data["train"] else []), f"{height}x{width}", held]
-        yield f"data: {', '.join(words)}"
+        about = [self.data["dataset"], *([amount] if self.data["train"] else []), f"{height}x{width}", held]
+        yield f"data: {', '.join(about)}"
         low, high = self.epochs
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"

@@ -182,8 +182,10 @@ class Record:
 
 
 def spent(curve: Sequence[Epoch], seconds: float | None = None) -> dict[str, float]:
-    """Seconds of a trial by what they went into: training, evaluation, and the rest of `seconds`, its whole time."""
-    training, epochs = (math.fsum(getattr(point, name) or 0.0 for point in curve) for name in ("training", "seconds"))
+    """Seconds of a trial by what they went into: training, evaluation, and the rest of `seconds`, its whole time. A loop of
+    the user's own does not tell the first two apart: its epochs count as training."""
+    training = math.fsum(point.seconds if point.training is None else point.training for point in curve)
+    epochs = math.fsum(point.seconds for point in curve)
     rest = max((epochs if seconds is None else seconds) - epochs, 0.0)
     return {"training": training, "evaluation": epochs - training, "rest": rest}
 
