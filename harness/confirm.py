@@ -16,6 +16,7 @@ from harness.analysis.front import front, measured
 from harness.config import Backbone, Network
 from harness.design import Design, Listed, arms
 from harness.errors import SpaceError, StudyError
+from harness.latency import MEASURED
 from harness.record import Record
 from harness.report.words import listed
 from harness.space import Params, Space
@@ -175,6 +176,7 @@ def tested(study: Study) -> list[Objective]:
         if objective.metric in study.learned
         else objective
         for objective in study.objectives
+        if not (study.needs_elsewhere and objective.metric in MEASURED)  # of new trials nobody here can measure it
     ]
     return found if any(one.metric.startswith("test_") for one in found) else [maximize("test_accuracy"), *found]
 

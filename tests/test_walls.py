@@ -24,6 +24,7 @@ READERS = (
     "cost",
     "errors",
     "key",
+    "latency",
     "parts",
     "presets",
     "provenance",
