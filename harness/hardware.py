@@ -1,5 +1,9 @@
 """What the devices of a study's trials can do, and whether a trial on them is long enough to be compiled."""
 
+import json
+import os
+import subprocess
+import sys
 from typing import Literal, NamedTuple
 
 
@@ -12,6 +16,21 @@ class Hardware(NamedTuple):
     tf32: bool
     compiler: bool
     """Whether torch.compile has the C++ compiler that it needs."""
+
+
+ASK = "import json; from harness.training.device import hardware; print(json.dumps(hardware()))"
+
+
+def hardware_here(*, gpu: bool = True) -> Hardware | None:
+    """What a trial on this machine would run on, with a GPU if there is one or without; asked of a process of its own, as
+    torch is slow to load and would keep hold of the GPU. None where it does not say."""
+    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    try:
+        asked = [sys.executable, "-c", ASK]
+        done = subprocess.run(asked, env=os.environ | hidden, capture_output=True, text=True, check=True, timeout=120)
+        return Hardware(*json.loads(done.stdout.splitlines()[-1]))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError, TypeError):
+        return None
 
 
 class Compiling(NamedTuple):

@@ -19,13 +19,15 @@ from harness.design import digest
 from harness.errors import StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
-from harness.hardware import Hardware
+from harness.execution.reuse import may_stand, on_the_same_pictures
+from harness.hardware import Hardware, hardware_here
 from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
 from harness.provenance import provenance
+from harness.shard import Shard
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
-from harness.storage.tables import database_file, shown
+from harness.storage.tables import database_file, is_there, shown
 from harness.study import Study
 
 
@@ -78,6 +80,10 @@ class Summary:
     """What changed of the study since it was run last, and what followed."""
     trouble: str = ""
     """Why the run ended itself before it was done, if it did."""
+    late: bool = False
+    """Whether time was up before it was done."""
+    shard: str = ""
+    """Which part of the study this was: 3/32."""
 
 
 def run_study(
@@ -93,14 +99,21 @@ def run_study(
     Raises a HarnessError, before anything is written, for whatever the user has to mend."""
     started = time.monotonic()
     found = checked(study, options.storage, options.data, options.code, decoding)
+    for url in options.rules.reuse_from:
+        read_studies(url)  # raises where it cannot be read
+    options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found)))
     runs = runs_folder(options)
     assert_writable(runs)
     with contextlib.ExitStack() as stack:
         # what is auto is resolved once, when the study is created
         asked, study, backend = found.asked, found.study, None
         if found.stored is None:
-            backend = stack.enter_context(opened(options))
-            hardware = backend.hardware()
+            hardware = (
+                hardware_here(gpu=options.resources.gpus_per_trial != 0) if may_take_over(study, found, options) else None
+            )
+            if hardware is None:
+                backend = stack.enter_context(opened(options))
+                hardware = backend.hardware()
             assert_possible(study, hardware)
             study = resolved(study, hardware, long_enough(found, hardware), found.info)
 
@@ -114,7 +127,7 @@ def run_study(
         if found.stored is None:
             study = unless_quicker(study, asked, known(options.storage, found.written.name))
         places = Places(str(options.data.resolve()), str(runs), options.code)
-        store.set_attributes(study_id, definition(study, asked, found, places))
+        store.set_attributes(study_id, definition(study, asked, found, places, options.rules.shard))
         for one in left:
             retire(store, one, study.name, runs)
         if watcher is not None and found.changes:
@@ -136,7 +149,7 @@ def run_study(
 
         # run what is missing
         before = sum(ledger.finished.values())
-        if not ledger.done and not ledger.stopping:
+        if not ledger.done and not ledger.stopping and ledger.anything_to_train():
             backend = backend or stack.enter_context(opened(options))
             backend.run(ledger)
         if lease.must_stop:
@@ -156,10 +169,18 @@ def resume_study(name: str, options: Options = Options(), **live: Any) -> Summar
     kept = replace(
         options,
         data=options.data if options.data != Options().data else Path(places.get("data", options.data)),
-        runs=options.runs or Path(places.get("runs", "runs")),
+        runs=options.runs or (Path(places["runs"]) if "runs" in places else None),
         code=tuple(dict.fromkeys((*options.code, *places.get("code", ())))),
     )
     return run_study(Study.from_json(stored.attributes["asked"]), kept, **live)
+
+
+def may_take_over(study: Study, found: Checked, options: Options) -> bool:
+    """Whether a study that is about to be created may find its trials finished in the database, so that Ray is started only
+    once one has to be trained; not on a cluster, whose devices only it knows."""
+    if not options.rules.reuse or options.backend != "ray" or options.resources.address is not None or not may_stand(study):
+        return False
+    return is_there(options.storage) and bool(on_the_same_pictures(read_studies(options.storage), found.info))
 
 
 def unless_quicker(study: Study, asked: dict[str, Any], stored: list[Stored]) -> Study:
@@ -184,13 +205,28 @@ def retire(store: Store, older: Stored, name: str, runs: Path) -> None:
 # -- parts of the path ------------------------------------------------------------------------------------------------
 
 
+def part(asked: Shard | None, found: Checked) -> Shard | None:
+    """Which part of the study is run: the one asked for, or the one that its database is for."""
+    stored = found.stored or (found.older[-1] if found.older else None)
+    known = Shard.from_json(stored.attributes.get("shard")) if stored is not None else asked
+    if asked is not None and asked != known:
+        holds = f"shard {known} of it" if known is not None else "the whole of it"
+        raise StudyError(f"--shard {asked}: the database holds {holds}; leave --storage out, and each shard gets its own")
+    if known is not None:
+        known.split(found.study)  # raises where there are not so many parts
+    return known
+
+
 def runs_folder(options: Options) -> Path:
-    """Where checkpoints lie."""
-    file = database_file(options.storage)
-    return (options.runs or (file.parent / "runs" if file is not None else Path("runs"))).resolve()
+    """Where checkpoints lie; shards in one folder keep theirs apart."""
+    file, shard = database_file(options.storage), options.rules.shard
+    beside = (file.parent if file is not None else Path()) / "runs"
+    return (options.runs or (beside / shard.name if shard is not None else beside)).resolve()
 
 
-def definition(study: Study, asked: dict[str, Any], found: Checked, places: Places) -> dict[str, Any]:
+def definition(
+    study: Study, asked: dict[str, Any], found: Checked, places: Places, shard: Shard | None = None
+) -> dict[str, Any]:
     """What the database keeps of a study, enough to resume it without its file; of a known study, what may change."""
     changing = {
         "definition": study.to_json(),
@@ -205,6 +241,7 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
     return changing | {
         **({} if plan is None else {"plan": digest(plan), "planned": plan}),
         **({"changes": list(found.changes)} if found.older else {}),
+        **({} if shard is None else {"shard": shard.to_json()}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": found.info.to_json(),
         "sources": found.sources,
@@ -281,4 +318,6 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         spent={name: round(seconds, 3) for name, seconds in ledger.spent.items()},
         notes=(*notes, *ledger.notes, *disturbed(ledger)),
         trouble=ledger.trouble,
+        late=ledger.late,
+        shard=str(ledger.rules.shard or ""),
     )

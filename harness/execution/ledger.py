@@ -21,15 +21,16 @@ from harness.cost import Cost
 from harness.data.pictures import DataInfo
 from harness.errors import ConfigError, SpaceError
 from harness.execution.keeping import Keep, Keeper
-from harness.execution.reuse import Elsewhere, origin
+from harness.execution.reuse import Elsewhere, may_stand, origin
 from harness.key import trial_key
 from harness.latency import MEASURED, answer
 from harness.record import Epoch, Record, origin_words, spent
+from harness.shard import STRIDE, Dealt, Shard
 from harness.space import Params
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.store import Store
-from harness.strategies.proposers import Cells, Proposal, distributions, proposer
-from harness.strategies.stopping import recalled, so_far
+from harness.strategies.proposers import Cells, Proposal, Proposer, distributions, proposed, proposer
+from harness.strategies.stopping import recalled
 from harness.study import Search, Study
 from harness.trial import Assignment, Outcome, Report
 
@@ -112,6 +113,10 @@ class Rules:
     """Go on with so many of the trials that were stopped early, the best, as new rows; those of earlier runs count."""
     reuse: bool = True
     """Take over what another study of the database has finished, instead of training it again."""
+    shard: Shard | None = None
+    """Run this part of the study alone."""
+    reuse_from: tuple[str, ...] = ()
+    """Other databases whose finished trials count too; they are only read."""
 
 
 @dataclass
@@ -138,8 +143,12 @@ class Ledger:
         self.space = self.study.open_space(check=False)
         self.trouble = ""
         """Why the run ended itself, if it did."""
+        self.late = False
+        """Whether time was up before all was done."""
         self.refused: Counter[str] = Counter()
         """Proposals not trained: screened (no network, or over a constraint) or duplicate."""
+        self.looked_at = self.screened_out = 0
+        """Configs priced in this run, and those of them that broke a constraint and were never trained."""
         self.running: dict[int, Running] = {}
         self.best: dict[str, float] = {}
         self.notes: list[str] = []
@@ -155,8 +164,8 @@ class Ledger:
         self.finished = Counter(record.state for record in records if record.state != "running")
         self._cells = {self._cell(record.config, record.seed) for record in records}
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
-        self._proposer = proposer(self.study, self.space, len(records))
-        self._elsewhere = Elsewhere(self.store, self.study_id)
+        self._proposer = self._strategy(len(records))
+        self._elsewhere = Elsewhere(self.store, self.study_id, self.rules.reuse_from)
         self.reused = 0
         """Trials of other studies taken over in this run."""
         self.untrained = sum(record.state == "stopped" and not record.curve for record in records)
@@ -174,13 +183,29 @@ class Ledger:
         self._keeper.spare(self._pending, self.ladder.best())
         repeated = sum(record.replaces is not None or record.promotes is not None for record in records)
         self.planned = self._count_planned(repeated + len(self._again))
+        self.looked_at = self.screened_out = 0
 
     # what there is to do
 
+    def _strategy(self, rows: int) -> Proposer:
+        """Who proposes, after so many rows: of a shard its own part, or a search of its own."""
+        shard = self.rules.shard
+        if shard is None:
+            return proposer(self.study, self.space, rows, self._priced)
+        whole = proposer(self.study, self.space, rows + shard.index * STRIDE, self._priced)
+        return whole if shard.split(self.study) == "searches" else Dealt(whole, shard, self.study, self._planned_cell)
+
+    def _planned_cell(self, proposal: Proposal) -> str | None:
+        passed = self._screen(proposal)
+        return None if passed is None else self._cell(passed[0], proposal.seed)
+
     def _count_planned(self, repeated: int) -> int:
         """Rows the study is to have: its budget or its cells, and those that take up earlier ones."""
-        if isinstance(self.study.strategy, Search):
-            planned = self.study.strategy.trials
+        shard = self.rules.shard
+        if shard is not None and isinstance(dealt := self._strategy(0), Dealt):
+            planned = dealt.count()
+        elif isinstance(self.study.strategy, Search):
+            planned = self.study.strategy.trials if shard is None else shard.share(self.study.strategy.trials)
         else:
             passed = filter(None, map(self._screen, Cells(self.study, self.space).all()))
             planned = len({self._cell(config, seed) for config, seed, _ in passed})
@@ -191,11 +216,10 @@ class Ledger:
         if record.state == "complete":
             values = [record.value(objective.metric) for objective in self.study.objectives]
             self._note_best(values)
-            self._proposer.remember(record.proposal, values)
+            self._proposer.remember(proposed(record), values)
         elif record.state == "stopped" and record.curve:
-            self._proposer.remember(
-                record.proposal, self._values_so_far(record.costs, record.curve, record.config.training.epochs)
-            )
+            known = self._values_expected(record.costs, record.curve, record.config.training.epochs)
+            self._proposer.remember(proposed(record), known)
         elif record.state == "running":
             running = self._adopt(record)
             if self._key(record.config, record.seed) == record.key:
@@ -206,7 +230,7 @@ class Ledger:
                 self._again.append(record)
 
     def _adopt(self, record: Record) -> Running:
-        proposal, epochs = Proposal(record.params, record.seed, record.proposal or None), record.config.training.epochs
+        proposal, epochs = proposed(record), record.config.training.epochs
         promotes = record.promotes
         assignment = self._assignment(record.number, record.key, record.seed, record.config_json, record.costs, promotes)
         return Running(assignment, record.params, proposal, epochs, record.curve)
@@ -271,7 +295,9 @@ class Ledger:
 
     def out_of_time(self, pace: float) -> bool:
         """Whether an epoch of so many seconds would end too late."""
-        return self.rules.seconds is not None and time.monotonic() - self.began + pace > self.rules.seconds
+        late = self.rules.seconds is not None and time.monotonic() - self.began + pace > self.rules.seconds
+        self.late |= late
+        return late
 
     def over(self, number: int) -> bool:
         """Whether a trial that was handed out is not to go on: it has ended or was stopped early, the run ends, or its next
@@ -295,11 +321,20 @@ class Ledger:
         self.watcher.began(self, running)
         return running.assignment
 
+    def anything_to_train(self) -> bool:
+        """Takes over what other studies have finished, up to the first trial that has to be trained, which then waits to be
+        handed out; whether there is one."""
+        if not (self._waiting or self._alone or self.stopping or self.out_of_time(0.0)):
+            running = self._begin()
+            if running is not None:
+                self._waiting.append(running)
+        return bool(self._waiting or self._alone)
+
     def _proposals(self) -> Iterator[tuple[Proposal, Record | None]]:
         """Earlier trials to be taken up, then what the strategy proposes, as long as there is room."""
         while self._again:
             record = self._again.popleft()
-            yield Proposal(record.params, record.seed, record.proposal or None), record
+            yield proposed(record), record
         while self.rows < self.planned and self._kept:
             yield self._kept.popleft(), None
         while self.rows < self.planned and not self._only_chooses and (proposal := self._proposer.propose()) is not None:
@@ -348,7 +383,7 @@ class Ledger:
         """The same trial in another study, if it can stand here: it has all objectives, of which time is none, for it tells
         of another machine or hour; latency was measured on the device that this study asks for."""
         metrics = {objective.metric for objective in self.study.objectives}
-        if not self.rules.reuse or "seconds" in metrics or "promotes" in attributes:
+        if not self.rules.reuse or not may_stand(self.study) or "promotes" in attributes:
             return None
         metrics |= {constraint.metric for constraint in self.study.constraints}
         found = self._elsewhere.find(attributes["key"])
@@ -419,12 +454,20 @@ class Ledger:
         """Config, seed and exact cost of a proposal; None for one that is no network or breaks a constraint."""
         try:
             config = self.space.config(proposal.params)
-            cost = self.price(config)
+            cost = self._priced(config)
         except ConfigError:
             return None
-        if not all(constraint.holds(cost._asdict()) for constraint in self.study.constraints):
-            return None
         return config, proposal.seed, cost
+
+    def _priced(self, config: Config) -> Cost:
+        """The exact cost of a config that may be trained; raises ConfigError for one that breaks a constraint."""
+        cost = self.price(config)
+        self.looked_at += 1
+        for constraint in self.study.constraints:
+            if not constraint.holds(cost._asdict()):
+                self.screened_out += 1
+                raise ConfigError(f"the network has not {constraint}")
+        return cost
 
     def _key(self, config: Config, seed: int) -> str:
         def source(target: str) -> str:
@@ -434,9 +477,7 @@ class Ledger:
 
     def _cell(self, config: Config, seed: int) -> str:
         """The key without the source of the user's modules: what was trained is not trained again for a moved comment."""
-        return trial_key(
-            config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial, test=self.info.scored_on
-        )
+        return trial_key(config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial, test=self.info.scored_on)
 
     def _assignment(
         self,
@@ -550,7 +591,7 @@ class Ledger:
         self.finished[outcome.state] += 1
         self.spent.update(spent(running.curve, outcome.metrics.get("seconds")))
         if outcome.state == "stopped" and running.curve:
-            known = self._values_so_far(running.assignment.costs, running.curve, running.epochs)
+            known = self._values_expected(running.assignment.costs, running.curve, running.epochs)
             self.ladder.stopped(running.number, running.assignment.key, len(running.curve), running.epochs)
             self._keeper.stopped(running.number)
             self._keeper.spare(self._pending, self.ladder.best())
@@ -560,9 +601,9 @@ class Ledger:
         self.watcher.ended(self, running, outcome)
         self._give_up_if_hopeless(outcome)
 
-    def _values_so_far(self, costs: Mapping[str, int], curve: Sequence[Epoch], epochs: int) -> list[float]:
-        """The objectives of a stopped trial as its strategy is told them: less than it might have reached."""
-        return [so_far(objective.metric, curve, costs, epochs) for objective in self.study.objectives]
+    def _values_expected(self, costs: Mapping[str, int], curve: Sequence[Epoch], epochs: int) -> list[float]:
+        """The objectives of a stopped trial as its strategy is told them: what it might have reached."""
+        return [self.ladder.expected(objective, curve, costs, epochs) for objective in self.study.objectives]
 
     def _give_up_if_hopeless(self, outcome: Outcome) -> None:
         """Ends a study in which everything fails for one reason."""

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from harness.report.facts import gather
 from harness.report.sentences import done
 from harness.report.tables import trials_csv
 from harness.space import choose, vary
-from harness.storage.reader import read_records, read_studies
+from harness.storage.reader import Stored, read_records, read_studies
 from harness.storage.store import Store
 from harness.storage.tables import DatabaseAway
 from harness.study import Evolution, Exhaustive, Random, Study, SuccessiveHalving, Tpe, maximize, minimize
 from harness.trial import Outcome, Report
 from tests.conftest import theirs
-from tests.execution.desk import Desk, attention, curve, finish_all, outcome
+from tests.execution.desk import INFO, Desk, attention, curve, finish_all, outcome
 
 SPACE = vary(ResNet, depth=8, stages=(None, attention, attention))
 PART = vary(ResNet, depth=8, stages=(None, None, attention))
@@ -206,3 +207,29 @@ def test_rows_of_others_are_no_finished_trials(first: Desk) -> None:
     key = rows(first)[0].key
     foreign.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"key": json.dumps(key)}))
     assert trained(Desk(first.folder, study("second", PART))) == 0
+
+
+def test_what_other_studies_have_finished_needs_no_backend(first: Desk) -> None:
+    same = Desk(first.folder, study("same", PART))
+    assert not same.open().anything_to_train() and Counter(record.state for record in rows(same)) == {"complete": 6}
+    more = Desk(first.folder, study("more"))
+    ledger = more.open()
+    assert ledger.anything_to_train() and ledger.anything_to_train(), "asked twice it begins no second row"
+    states = Counter(record.state for record in rows(more))
+    assert states["running"] == 1 and not ledger.running, "one waits to be handed out"
+    assignment = ledger.next()
+    assert assignment is not None and more.seen[-1] == ("began", assignment.number)
+    assert not Desk(first.folder, study("late", PART)).open(rules=Rules(seconds=0.0)).anything_to_train()
+
+
+def test_studies_on_the_same_pictures_are_told_by_fingerprint_and_test_part() -> None:
+    data = {"fingerprint": "f1"}
+    stored = [
+        Stored("a", 1, {"data": data}, {"complete": 1}),
+        Stored("b", 2, {"data": data}, {"failed": 1}),
+        Stored("c", 3, {"data": {"fingerprint": "f2"}}, {"complete": 1}),
+        Stored("d", 4, {"data": data | {"scored_on": "t"}}, {"complete": 1}),
+        Stored("e", 5, {}, {"complete": 1}),
+    ]
+    assert [one.name for one in reuse.on_the_same_pictures(stored, INFO)] == ["a"]
+    assert [one.name for one in reuse.on_the_same_pictures(stored, replace(INFO, scored_on="t"))] == ["d"]

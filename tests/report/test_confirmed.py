@@ -98,8 +98,8 @@ def test_the_loss_is_told_in_points_with_its_interval() -> None:
     # mean 3.67, half = 12.706 * 0.9428 / sqrt(2) = 8.47
     assert curse_words(found) == (
         "On the test part the 3 configs are, on average, 3.67 points of accuracy (95 % interval -4.80 to 12.14) short of"
-        " what the search promised: no more than seeds explain. On validation pictures, with the same fresh seeds, 3.33 points"
-        " of accuracy (95 % interval -5.14 to 11.80) short of it."
+        " what the search promised: no more than seeds explain. On validation pictures, with the same fresh seeds, 3.33"
+        " points of accuracy (95 % interval -5.14 to 11.80) short of it."
     )
     assert front_words(found).startswith("3 of the 3 are on the front of the means over test accuracy, parameters and MACs.")
     assert front_words(found).endswith("the best, stage 3 <b>se</b>, is still the best of them.")
