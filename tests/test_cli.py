@@ -9,6 +9,7 @@ import pytest
 
 from harness.cli import main, options
 from harness.execution.ledger import Rules
+from harness.loading import load_study
 from harness.run import Options, run_study
 from harness.study import Study
 
@@ -222,7 +223,7 @@ def test_studies_can_be_run_from_python(make_study: Callable[..., Study], storag
 def test_a_time_limit_ends_cleanly_and_says_what_is_left(harness: Harness, tmp_path: Path) -> None:
     write_study(tmp_path / "study.py", training="Training(epochs=200, limit=10, precision='fp32')")
     code, out, _ = harness("run", "study.py", "--backend", "local", "--for", "0.5s")
-    assert code == 0 and "2 trials left: `harness resume tiny` goes on" in out, out
+    assert code == 143 and "2 trials left: `harness resume tiny` goes on" in out, out
     assert (
         harness("run", "study.py", "--for", "soon")[2]
         == "harness: --for soon: write a number and s, m, h or d, as in 20m or 8h\n"
@@ -287,6 +288,44 @@ def test_plan_shows_the_disk_a_study_takes(harness: Harness, tmp_path: Path) -> 
     write_study(tmp_path / "study.py")
     _, out, _ = harness("plan", "study.py")
     assert "disk: 0.6 MB a running trial, then 0.3 MB each" in out
+
+
+def test_the_disk_a_trial_takes_is_what_its_files_have(harness: Harness, tmp_path: Path) -> None:
+    """AdamW's two moments, the moving average and the best epoch are in a checkpoint, and in the plan."""
+    recipe = 'Training(epochs=2, limit=10, precision="fp32", optimizer="adamw", lr=1e-3, ema=0.9, select="best")'
+    write_study(tmp_path / "study.py", training=recipe, space="ResNet(depth=8)")
+    planned = json.loads(harness("plan", "study.py", "--json")[1])
+    seen = {}
+
+    def stop() -> bool:
+        seen.update({path.name[:4]: path.stat().st_size for path in (tmp_path / "runs" / "tiny" / "0").glob("last-*.pt")})
+        return False
+
+    study, _ = load_study(str(tmp_path / "study.py"))
+    run_study(study, Options(storage=f"sqlite:///{tmp_path}/harness.db", backend="local"), stop=stop)
+    final = (tmp_path / "runs" / "tiny" / "0" / "final.pt").stat().st_size
+    assert planned["checkpoint_bytes"] == 5 * planned["weights_bytes"] == 5 * 4 * 75_002
+    assert 0 <= seen["last"] / planned["checkpoint_bytes"] - 1 < 0.1
+    assert 0 <= final / planned["weights_bytes"] - 1 < 0.1
+
+
+def test_status_and_run_tell_what_was_measured(harness: Harness, tmp_path: Path) -> None:
+    text = 'objectives=(maximize("accuracy"), minimize("latency")), constraints=(at_most("inference_memory", 1e6),)'
+    write_study(tmp_path / "study.py", space="vary(ResNet, depth=choose(8, 56))")
+    path = tmp_path / "study.py"
+    words = path.read_text().replace("strategy=", f"{text}, strategy=")
+    path.write_text("from harness.study import at_most, maximize, minimize\n" + words)
+    assert "inference_memory at most 1e+06: measured before a network is trained" in harness("plan", "study.py")[1]
+    code, out, _ = harness("run", "study.py", "--backend", "local")
+    assert code == 0 and "[1/2] trial 0: accuracy " in out and ", latency " in out.splitlines()[0]
+    assert "[2/2] trial 1: not trained: inference_memory at most 1e+06 is wanted, measured was 3." in out
+    assert "1 trial not trained: over a measured constraint" in out and re.search(r"workers spent .* in trials: \d+ %", out)
+    out = harness("status", "tiny")[1]
+    assert "not trained: 1 trial, for the network breaks a constraint" in out
+    assert re.search(r"measured: batch 1 on .*\(cpu\), 2 trials, [\d.]+ .s to [\d.]+ .s", out)
+    shown = json.loads(harness("status", "tiny", "--json")[1])
+    assert shown["measured"]["0"][0]["source"] == "trial" and shown["stops"][0]["number"] == 1
+    assert "latency" in shown["front"][0]["values"]
 
 
 def test_plan_of_a_design_shows_arms_power_and_what_fits(harness: Harness, tmp_path: Path) -> None:

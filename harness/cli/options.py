@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from harness.study import Study
 
 console = Console(highlight=False)
+T = TypeVar("T", str, list[str])
 
 
-def warn_of_passwords(context: typer.Context, option: typer.CallbackParam, value: str) -> str:
+def warn_of_passwords(context: typer.Context, option: typer.CallbackParam, value: T) -> T:
     """A URL whose password everybody on the machine can read is used as it is, and said to be one, in one line."""
     from harness.storage.tables import password_of
 
     source = context.get_parameter_source(option.name or "")
-    if source is not None and source.name == "COMMANDLINE" and password_of(value):
+    urls = [value] if isinstance(value, str) else list(value)
+    if source is not None and source.name == "COMMANDLINE" and any(map(password_of, urls)):
         print(f"harness: {PASSWORD_SEEN}", file=sys.stderr)
     return value
 
@@ -81,6 +83,28 @@ Promote = Annotated[
 ]
 NoReuse = Annotated[
     bool, typer.Option("--no-reuse", help="Train also what another study of the database has finished, under the same key.")
+]
+ReuseFrom = Annotated[
+    list[str],
+    typer.Option(
+        "--reuse-from",
+        help="Another database whose finished trials count too, by key; it is only read. Repeatable.",
+        metavar="URL",
+        callback=warn_of_passwords,
+    ),
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        help="Run a part of the study alone, in a file of its own under `shards`: `3/32` is the third of 32. `harness copy`"
+        " merges them.",
+        metavar="I/N",
+        show_default=False,
+    ),
+]
+SplitArms = Annotated[
+    bool, typer.Option("--split-arms", help="Split a design between its arms too, so that shards may outnumber seeds.")
 ]
 For = Annotated[
     str | None,

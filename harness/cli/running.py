@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,10 +28,13 @@ from harness.cli.options import (
     Gpus,
     KeepWeights,
     NoReuse,
+    Part,
     Promote,
     RetryFailed,
+    ReuseFrom,
     Runs,
     Settings,
+    SplitArms,
     Storage,
     TakeOver,
     Target,
@@ -47,15 +51,20 @@ verbs = typer.Typer()
 PANEL = "Run"
 
 
+SHARDS = "shards"
+"""Folder of the databases of shards, where nobody names another."""
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 """Signals that end a run cleanly: from a keyboard, from a closed terminal, from Slurm and preemptible clouds."""
 
 
 @verbs.command(rich_help_panel=PANEL)
 def run(
+    context: typer.Context,
     target: Target,
     storage: Storage = DATABASE,
     settings: Settings = [],  # noqa: B006
+    shard: Part = None,
+    split_arms: SplitArms = False,
     trials: Trials = None,
     data: Data = None,
     download: Download = False,
@@ -70,6 +79,7 @@ def run(
     time_limit: For = None,
     promote: Promote = None,
     no_reuse: NoReuse = False,
+    reuse_from: ReuseFrom = [],  # noqa: B006
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -82,6 +92,7 @@ def run(
     from harness.code import add_paths
     from harness.loading import is_study_file, load_study, override
     from harness.run import resume_study, run_study
+    from harness.storage.tables import shown
 
     options = options_of(locals())
     folders = [str(folder.resolve()) for folder in code]
@@ -90,12 +101,22 @@ def run(
         study, found = load_study(target)
         study = override(study, settings)
         options = replace(options, code=tuple(dict.fromkeys((*folders, *found))))
+        if (part := options.rules.shard) is not None:
+            part.split(study)  # raises where there are not so many parts
+            source = context.get_parameter_source("storage")
+            if source is None or source.name != "COMMANDLINE":
+                Path(SHARDS).mkdir(exist_ok=True)
+                options = replace(options, storage=f"sqlite:///{SHARDS}/{study.name}.{part.name}.db")
+            if not as_json:
+                console.print(f"{study.name}, {part.words(study)}, in {shown(options.storage)}", markup=False)
         if download:
             _download(study, options)
         finish(study.name, options, as_json, lambda **live: run_study(study, options, **live))
     else:
         if settings:
             raise StudyError("--set changes a study file; a stored study goes on as it is: name the file instead")
+        if shard:
+            raise StudyError("--shard splits a study file; a part that is stored goes on as it is: leave --shard out")
         finish(target, options, as_json, lambda **live: resume_study(target, options, **live))
 
 
@@ -116,6 +137,7 @@ def resume(
     time_limit: For = None,
     promote: Promote = None,
     no_reuse: NoReuse = False,
+    reuse_from: ReuseFrom = [],  # noqa: B006
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     as_json: AsJson = False,
@@ -132,7 +154,10 @@ def options_of(given: dict[str, Any]) -> "Options":
     from harness.execution.backend import Resources
     from harness.execution.ledger import Rules
     from harness.run import Options
+    from harness.shard import Shard
 
+    if given.get("split_arms") and not given.get("shard"):
+        raise StudyError("--split-arms: there is nothing to split; give --shard too")
     resources = {name: given[name] for name in ("concurrency", "cpus_per_trial", "gpus_per_trial", "address")}
     return Options(
         storage=given["storage"],
@@ -148,6 +173,8 @@ def options_of(given: dict[str, Any]) -> "Options":
             given["keep"],
             given["promote"] or 0,
             not given["no_reuse"],
+            Shard.parse(given["shard"], arms=given["split_arms"]) if given.get("shard") else None,
+            tuple(given.get("reuse_from", ())),
         ),
         take_over=given["take_over"],
     )
@@ -187,6 +214,8 @@ def finish(name: str, options: "Options", as_json: bool, start: Callable[..., "S
             console.print(line, markup=False, soft_wrap=True)
     if caught:
         sys.exit(130 if caught[0] == signal.SIGINT else 143)
+    if found.late and found.left:
+        sys.exit(143)  # interrupted by its own clock
     sys.exit(1 if found.failed or found.trouble else 0)
 
 
@@ -238,6 +267,12 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
         lines.append(f"{counted(found.stopped, 'trial')} stopped early, {counted(found.saved, 'epoch')} saved")
     if found.left:
         lines.append(f"{counted(found.left, 'trial')} left: `harness resume {found.name}{where}` goes on")
+    elif found.shard:
+        from harness.storage.tables import database_file
+
+        parts = database_file(storage)
+        pattern = str(parts).replace(found.shard.replace("/", "-of-"), f"*-of-{found.shard.partition('/')[2]}")
+        lines.append(f"merge it with the others: `harness copy '{pattern}' all.db`")
     elif found.complete:
         lines.append(f"see it: `harness report {found.name}{where}`")
     if found.failed:

@@ -110,6 +110,35 @@ def records_of(connection: Connection, study_id: int, trial_id: int | None = Non
     ]
 
 
+def finished_by_key(connection: Connection, since: datetime | None = None, *, but: int | None = None) -> dict[str, int]:
+    """The ids of the complete trials of every study (`but` one) by key, of a key the first; or of those ended `since`."""
+    one, rows = tables.trials, tables.trial_attributes
+    query = (
+        select(rows.c.value_json, one.c.trial_id)
+        .join(one, rows.c.trial_id == one.c.trial_id)
+        .where(one.c.state == "COMPLETE", rows.c.key == "key")
+        .order_by(one.c.trial_id.desc())
+    )
+    if but is not None:
+        query = query.where(one.c.study_id != but)
+    if since is not None:
+        query = query.where(one.c.datetime_complete >= since.replace(tzinfo=None))
+    return {json.loads(key): trial_id for key, trial_id in connection.execute(query)}
+
+
+def trial_of(connection: Connection, trial_id: int) -> tuple[str, Record] | None:
+    """The trial of an id with the name of its study; None where it is gone."""
+    one, named = tables.trials, tables.studies
+    query = (
+        select(named.c.study_id, named.c.study_name)
+        .join(one, one.c.study_id == named.c.study_id)
+        .where(one.c.trial_id == trial_id)
+    )
+    owner = connection.execute(query).one_or_none()
+    records = records_of(connection, owner.study_id, trial_id) if owner is not None else []
+    return (owner.study_name, records[0]) if owner is not None and records else None
+
+
 def _rows(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Any:
     picked = [table.c.trial_id, *(table.c[column] for column in columns)]
     joined = table.join(tables.trials, tables.trials.c.trial_id == table.c.trial_id)

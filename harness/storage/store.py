@@ -21,7 +21,7 @@ from harness.config import Scalar
 from harness.errors import StorageError, one_line
 from harness.record import Epoch, Record, State
 from harness.storage import tables
-from harness.storage.reader import records_of
+from harness.storage.reader import finished_by_key, records_of, trial_of
 from harness.storage.tables import DatabaseAway, database_file, engine_options, full, readable, shown, tune
 from harness.study import Objective
 
@@ -126,30 +126,13 @@ class Store:
 
     def finished_elsewhere(self, study_id: int, since: datetime | None = None) -> dict[str, int]:
         """The ids of the complete trials of every other study by key (of a key the first), or of those ended `since`."""
-        one, rows = tables.trials, tables.trial_attributes
-        query = (
-            select(rows.c.value_json, one.c.trial_id)
-            .join(one, rows.c.trial_id == one.c.trial_id)
-            .where(one.c.study_id != study_id, one.c.state == "COMPLETE", rows.c.key == "key")
-            .order_by(one.c.trial_id.desc())
-        )
-        if since is not None:
-            query = query.where(one.c.datetime_complete >= since.replace(tzinfo=None))
         with readable(self.url), self.engine.connect() as connection:
-            return {json.loads(key): trial_id for key, trial_id in connection.execute(query)}
+            return finished_by_key(connection, since, but=study_id)
 
     def trial(self, trial_id: int) -> tuple[str, Record] | None:
         """The trial of an id with the name of its study; None where it is gone."""
-        one, named = tables.trials, tables.studies
-        query = (
-            select(named.c.study_id, named.c.study_name)
-            .join(one, one.c.study_id == named.c.study_id)
-            .where(one.c.trial_id == trial_id)
-        )
         with readable(self.url), self.engine.connect() as connection:
-            owner = connection.execute(query).one_or_none()
-            records = records_of(connection, owner.study_id, trial_id) if owner is not None else []
-        return (owner.study_name, records[0]) if owner is not None and records else None
+            return trial_of(connection, trial_id)
 
     # rows
 
