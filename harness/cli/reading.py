@@ -174,25 +174,28 @@ def measured_lines(records: "Sequence[Record]") -> list[str]:
 
 @verbs.command(rich_help_panel=PANEL)
 def report(
-    name: Annotated[str, typer.Argument(help="The study's name in the database.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="A study, or several for one page of all.")],
     storage: Storage = DATABASE,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the page (default: `reports/NAME`).", metavar="DIR")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the page: fronts, curves, trials, provenance; with trials.csv and front.json beside it."""
+    """Write the page: fronts, effects, radii, curves, trials; with trials.csv and front.json beside it.
+
+    Several studies come on one page, with common axes."""
     from harness.export import confirmed_of
     from harness.report.page import Source, write_pages
     from harness.storage.reader import read_records, read_studies
     from harness.study import Study
 
-    stored = read_studies(storage, name)[0]
-    study = Study.from_json(stored.attributes["definition"])
-    folder = out or Path("reports") / name
+    folder = out or Path("reports") / "+".join(dict.fromkeys(names))
+    sources = []
+    for stored in (read_studies(storage, name)[0] for name in dict.fromkeys(names)):
+        study, again = Study.from_json(stored.attributes["definition"]), confirmed_of(stored.name, storage)
+        sources.append(Source(study, stored.attributes, read_records(storage, stored.study_id), again))
     try:
-        records, again = read_records(storage, stored.study_id), confirmed_of(stored.name, storage)
-        page = write_pages([Source(study, stored.attributes, records, again)], folder)
+        page = write_pages(sources, folder)
     except OSError as error:
         raise HarnessError(f"--out {folder}: the page cannot be written there ({error.strerror})") from None
     if as_json:

@@ -58,12 +58,12 @@ def front_figure(facts: Facts, axis: Axis, grouping: Grouping | None) -> "go.Fig
     return figure
 
 
-def fronts_figure(studies: Sequence[tuple[Facts, Axis]], x: Unit, y: Unit) -> "go.Figure":
-    """The fronts of several studies over one cost, on common axes; a colour each."""
+def fronts_figure(studies: Sequence[tuple[int, Facts, Axis]], x: Unit, y: Unit) -> "go.Figure":
+    """The fronts of several studies, each with its place on the page, over one cost, on common axes; a colour each."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout=layout("study"))
-    for place, (facts, axis) in enumerate(studies):
+    for place, facts, axis in studies:
         colour, symbol = GROUPS[(place + 1) % len(GROUPS)]
         meta, group = {"study": place}, facts.study.name
         faint, full = {"size": 6, "opacity": 0.3}, {"size": 11, "opacity": 1}
@@ -73,7 +73,7 @@ def fronts_figure(studies: Sequence[tuple[Facts, Axis]], x: Unit, y: Unit) -> "g
             drawn = _points(found, x, y, look | {"color": colour, "symbol": symbol})
             figure.add_scatter(**drawn | {"meta": drawn["meta"] | meta}, legendgroup=group)
         _add_legend(figure, group, colour, symbol, group)
-    _finish(figure, [axis for _, axis in studies], x, y)
+    _finish(figure, [axis for *_, axis in studies], x, y)
     return figure
 
 
@@ -148,11 +148,22 @@ def _finish(figure: "go.Figure", axes: Sequence[Axis], x: Unit, y: Unit) -> None
     figure.update_xaxes(title_text=x.heading, **(scales["log"] if wide else {}))
     figure.update_yaxes(title_text=y.heading)
     figure.update_layout(meta={"scales": scales, "scale": "log" if wide else "linear"})
-    if len(axes) == 1 and (turn := axes[0].knee) is not None:
+    if len(axes) == 1 and all(spot.name for spot in axes[0].front):
+        _add_names(figure, axes[0], x, y, wide)
+    elif len(axes) == 1 and (turn := axes[0].knee) is not None:
         place, height = number(turn.cost, x) or 0, number(turn.value, y)
         arrow = {"showarrow": True, "arrowhead": 0, "arrowcolor": MUTED, "ax": 34, "ay": 38, "name": "knee"}
         at = math.log10(place) if wide else place
         figure.add_annotation(x=at, y=height, text="knee", standoff=8, font={"color": MUTED, "size": 12}, **arrow)
+
+
+def _add_names(figure: "go.Figure", axis: Axis, x: Unit, y: Unit, wide: bool) -> None:
+    """The names of the arms on the front, above them."""
+    for spot in axis.front:
+        place = number(spot.cost, x) or 0
+        at = {"x": math.log10(place) if wide else place, "y": number(spot.value, y), "xshift": 7, "yshift": 3}
+        name = f"{spot.name} (knee)" if spot is axis.knee else spot.name
+        figure.add_annotation(text=escape(name), showarrow=False, xanchor="left", yanchor="bottom", font={"size": 12}, **at)
 
 
 def magnitudes(drawn: Sequence[float]) -> dict[str, Any]:

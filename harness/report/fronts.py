@@ -48,8 +48,8 @@ def front_sheet(facts: Facts, comment: str = "") -> Sheet:
 
 
 def front_table(facts: Facts) -> list[Block]:
-    """The front for the page: of many trials the best, and how many they are."""
-    if not facts.front:
+    """The front for the page: of many trials the best, and how many they are; not of arms, whose means tell more."""
+    if not facts.front or facts.arms is not None:
         return []
     whole = front_sheet(facts)
     shown = replace(whole, rows=whole.rows[:MAX_FRONT])

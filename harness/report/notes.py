@@ -10,12 +10,19 @@ from harness.report.sentences import against, aims
 from harness.report.views import Axis, Curves, Grouping
 from harness.report.words import NOUNS, TITLES, counted, duration, listed
 
+TOGETHER = (
+    "A colour for each study; each line joins the configs of a study that no other of it beats on the two axes (its front),"
+    " faint ones are beaten. Studies may differ in data, epochs and seeds: what was done, above, tells. Click to open a"
+    " trial; draw a box or a lasso to filter the table by it."
+)
 FEW = 12
 """Trials that a failure names."""
 
 
 def front_title(facts: Facts) -> str:
     number = len(facts.front)
+    if facts.arms is not None:
+        return f"{TITLES[facts.main.metric]} and cost of every arm: means over the seeds"
     if len(facts.study.objectives) == 1:
         return f"{TITLES[facts.main.metric]} and cost"
     return f"The front: {counted(number, 'trial')} that no other beats on {aims(facts)}"

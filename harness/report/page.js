@@ -30,4 +30,4 @@ addEventListener("scroll", hush, { passive: true });
 if (rows.length) startTable();
 startPlots();
 follow();
-document.documentElement.dataset.ready = "";
+

@@ -22,7 +22,7 @@ from harness.report.facts import Facts, gather, units_of, values
 from harness.report.section import Section
 from harness.report.sections import sections
 from harness.report.tables import columns, front_json, trials_csv
-from harness.report.terms import TERMS, explained
+from harness.report.terms import TERMS, Explainer
 from harness.report.words import NOUNS, Unit
 from harness.study import Study
 
@@ -81,6 +81,7 @@ def render(studies: Sequence[Facts], written: datetime) -> str:
             data=data(studies),
             figures=figures(shown),
             terms=TERMS,
+            explain=Explainer(),
             style=Markup((HERE / "page.css").read_text("utf-8")),
             scripts={name: Markup(script) for name, script in scripts.items()},
             policy=policy(scripts.values()),
@@ -135,7 +136,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    found.filters |= {"linked": linked, "explained": explained}
+    found.filters["linked"] = linked
     return found
 
 

@@ -115,6 +115,7 @@ class Drawn {
 
   begin() {
     this.begun = true;
+    if (!performance.getEntriesByName("ready").length) performance.mark("ready");
     const at = ({ curveNumber, pointIndex }) => this.view.filled[curveNumber]?.trials[pointIndex] ?? [];
     this.plot.on("plotly_click", ({ points }) => {
       const [row] = points.flatMap(at);
@@ -160,7 +161,12 @@ function startPlots() {
   };
   later(next);
   picked.listeners.push(() => { for (const one of drawn.values()) if (one.begun) one.draw(); });
-  new ResizeObserver(() => { for (const { begun, plot } of drawn.values()) if (begun) Plotly.Plots.resize(plot); }).observe(document.querySelector("main"));
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width === width) return;
+    width = contentRect.width;
+    for (const { begun, plot } of drawn.values()) if (begun) Plotly.Plots.resize(plot);
+  }).observe(document.querySelector("main"));
 }
 
 addEventListener("beforeprint", () => drawn.forEach((one) => {

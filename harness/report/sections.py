@@ -8,8 +8,8 @@ from harness.report.certain import certain_front, certain_words
 from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
 from harness.report.comparison import compared, forest, missing_words, plan_words
 from harness.report.confirming import confirmation
-from harness.report.facts import Facts
-from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, layout
+from harness.report.facts import Facts, units_of
+from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, fronts_figure, layout
 from harness.report.fronts import front_table
 from harness.report.progress import growth_section, savings_section
 from harness.report.radii import radii_section
@@ -106,9 +106,19 @@ def again(facts: Facts) -> Section | None:
 
 
 def together(studies: Sequence[Facts]) -> Iterator[Section]:
-    """The fronts of several studies on common axes."""
-    if len(studies) == 1:
+    """The fronts; those of several studies that ask for one metric on common axes."""
+    if len(studies) == 1 or len({facts.main.metric for facts in studies}) > 1:
         yield from each(fronts)(studies)
+        return
+    units, main = units_of(studies), studies[0].main.metric
+    found = [(facts, {axis.cost.metric: axis for axis in axes(facts)}) for facts in studies]
+    views = {}
+    for metric in dict.fromkeys(metric for _, own in found for metric in own):
+        having = [(place, facts, own[metric]) for place, (facts, own) in enumerate(found) if metric in own]
+        views[TITLES[metric]] = fronts_figure(having, units[metric], units[main])
+    if views:
+        label = f"{TITLES[main]} over cost, a colour for each study; the table of trials holds the same values"
+        yield Section("fronts", f"{TITLES[main]} and cost", (Plot("front", views, label, 520), Note(notes.TOGETHER)))
 
 
 SECTIONS: tuple[Builder, ...] = (

@@ -1,6 +1,8 @@
 """What the facts say, in sentences: the answer, what was done, what it does not show, where it comes from."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from harness.analysis.effects import Effect
@@ -10,7 +12,7 @@ from harness.report.ablation import Ablation
 from harness.report.comparison import Comparison, compared
 from harness.report.confirmed import looks_words
 from harness.report.facts import Facts, Trial
-from harness.report.words import DATASETS, NOUNS, SPACE, counted, day, duration, listed, spelled, unit
+from harness.report.words import DATASETS, NOUNS, SPACE, Difference, counted, day, duration, listed, spelled, unit
 from harness.strategies.stopping import ranked_by
 from harness.study import Constraint, Evolution, Exhaustive, Search, Study
 
@@ -45,9 +47,10 @@ def gains(found: Comparison) -> str:
     words = []
     if decided:
         parts = [f"{quoted(effect.arm)} {_gained(table, effect)}" for effect in decided[:MOST_ARMS]]
-        parts[0] += f" over {base}"
-        more = [f"{counted(len(decided) - MOST_ARMS, 'more arm')} differ from it"] if len(decided) > MOST_ARMS else []
-        words.append("; ".join([*parts, *more]))
+        parts[0] += f" {'over' if decided[0].difference > 0 else 'against'} {base}"
+        more = len(decided) - MOST_ARMS
+        others = [f"{counted(more, 'more arm')} {'differs' if more == 1 else 'differ'} from it"] if more > 0 else []
+        words.append("; ".join([*parts, *others]))
     if same:
         against_it = "" if decided else f" against {base}"
         words.append(f"{_few(same)}: {table.verdict(same[0])}{against_it}")
@@ -91,6 +94,52 @@ def against(facts: Facts) -> str:
 def names(studies: Sequence[Facts]) -> str:
     """The studies of a page."""
     return listed(facts.study.name for facts in studies)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A number to remember, and what it belongs to."""
+
+    title: str
+    number: str
+    differs: tuple[Difference, ...]
+    """What was chosen, in chips."""
+    words: tuple[str, ...]
+    """Further facts; `trial 17` in them opens that trial."""
+
+
+def cards(facts: Facts) -> list[Card]:
+    """The best and the thriftiest trial of a search; of a comparison the best mean and the baseline's."""
+    found = compared(facts)
+    if found is not None:
+        best = [found.table.best] if found.table.best not in ("", found.arms.baseline) else []
+        shown = [("Best mean", arm) for arm in best] + [("Baseline", found.arms.baseline)]
+        return [_arm_card(facts, found, arm, title) for title, arm in shown]
+    if facts.best is None:
+        return []
+    top = [_trial_card(facts, f"Best {NOUNS[facts.main.metric]}", facts.best)]
+    if facts.thrifty is None or facts.thrifty is facts.best:
+        return top
+    return [*top, _trial_card(facts, f"Fewest {NOUNS[facts.thrift.metric]} within {near(facts)}", facts.thrifty)]
+
+
+def _trial_card(facts: Facts, title: str, trial: Trial) -> Card:
+    words = [f"Trial {trial.number}"]
+    for metric in (cost.metric for cost in facts.costs if trial.value(cost.metric) is not None):
+        saved = change(facts, trial, metric) if trial is not facts.best else ""
+        words.append(facts.units[metric].noun(trial.value(metric)) + (f" ({saved})" if saved else ""))
+    return Card(title, facts.units[facts.main.metric].text(trial.value(facts.main.metric)), trial.differs, tuple(words))
+
+
+def _arm_card(facts: Facts, found: Comparison, arm: str, title: str) -> Card:
+    row = next(row for row in found.table.rows if row.arm == arm)
+    unit = facts.units[facts.main.metric]
+    half = f" ± {unit.figure(row.half)}" if isfinite(row.half) else ""
+    number = f"{unit.figure(row.mean)}{half}{SPACE}{unit.symbol}".rstrip()
+    costs = (facts.units[metric].noun(value) for metric, value in row.costs.items())
+    return Card(
+        f"{title} {NOUNS[facts.main.metric]}", number, (Difference("", (arm,)),), (counted(row.seeds, "seed"), *costs)
+    )
 
 
 def answer(facts: Facts) -> str:
@@ -293,7 +342,8 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
             "One seed a config gives no intervals, and the best of many is partly luck: small gaps prove nothing.",
         )
     else:
-        yield "Means", f"Front and figures show single trials, {seeds} seeds a config: the best of them is partly luck."
+        few = "; intervals of so few seeds are wide" if seeds < 10 else ""
+        yield "Chance", f"Means rest on {seeds} seeds a config{few}; a single trial of it may be far from them."
     yield "Test accuracy", _untouched(facts)
     if isinstance(facts.study.strategy, Search):
         seen = f"{len(facts.trials):,} of {size:,.0f} configs" if size < float("inf") else "a sample"

@@ -39,17 +39,25 @@ _ANY = re.compile(rf"(?<![\w-])({_LONGEST_FIRST})s?(?![\w-]|\.\w)", re.IGNORECAS
 _BY_NAME = {term.lower(): term for term in TERMS}
 
 
-def explained(text: object) -> Markup:
-    """The text, escaped, its terms marked, each once: the page tells what they mean on hover, focus and touch. Of text that
-    is markup already, what stands between tags."""
-    seen: set[str] = set()
+class Explainer:
+    """Marks terms in texts, each once until `fresh`: the page tells what they mean on hover, focus and touch."""
 
-    def mark(found: re.Match[str]) -> str:
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def fresh(self) -> str:
+        """From here on every term is marked again."""
+        self._seen.clear()
+        return ""
+
+    def explained(self, text: object) -> Markup:
+        """The text, escaped, with its terms marked. Of text that is markup already, what stands between tags."""
+        pieces = re.split(r"(<a .*?</a>|<[^>]*>)", str(escape(text)))
+        return Markup("".join(piece if place % 2 else _ANY.sub(self._mark, piece) for place, piece in enumerate(pieces)))
+
+    def _mark(self, found: re.Match[str]) -> str:
         term = _BY_NAME.get(found[1].lower(), "")
-        if not term or term in seen:
+        if not term or term in self._seen:
             return found[0]
-        seen.add(term)
+        self._seen.add(term)
         return f'<span class="term" tabindex="0" data-term="{escape(term)}">{found[0]}</span>'
-
-    pieces = re.split(r"(<a .*?</a>|<[^>]*>)", str(escape(text)))
-    return Markup("".join(piece if place % 2 else _ANY.sub(mark, piece) for place, piece in enumerate(pieces)))

@@ -10,10 +10,11 @@ from harness.analysis.effects import half_width
 from harness.analysis.front import knee, measured, nondominated
 from harness.config import ResNet, Scalar
 from harness.cost import network_cost
+from harness.design import Factorial
 from harness.presets import PRESETS
 from harness.report.facts import Facts, Trial
 from harness.report.words import choice_title
-from harness.study import EXACT, Objective
+from harness.study import EXACT, Exhaustive, Objective
 
 T = TypeVar("T")
 MAX_CURVES = 60
@@ -162,6 +163,8 @@ class Grouping:
 def grouping(facts: Facts) -> Grouping | None:
     """Of the always active choices of two to six options the one that explains most of the main metric's variance,
     allowing for its number of options; None where none explains any."""
+    if facts.arms is not None and not isinstance(facts.study.strategy, Factorial | Exhaustive):
+        return None  # the arms of other designs differ from their baseline in one place each
     scored = []
     for name, domain in facts.space.parameters.items():
         if isinstance(domain, tuple) and not facts.space.conditions[name]:
