@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from harness.config import ResNet, Site, Slot
 from harness.cost import Shape
 from harness.networks.attention.catalog import attention
+from harness.networks.layout import ordered
 from harness.networks.trunk import TrunkNetwork, grids
 from harness.parts.residual import Residual
 from harness.parts.trunk import Grid
@@ -70,7 +71,7 @@ class ResidualBlock(nn.Module):
 
     def attended(self, x: Tensor, place: str) -> Tensor:
         """`x` through the attention, where it stands at this place of the block."""
-        return self.attention(x) if self.where == place else x
+        return self.attention(ordered(x)) if self.where == place else x
 
 
 class Block(ResidualBlock):
@@ -109,7 +110,7 @@ class PaddedShortcut(nn.Module):
         self.outputs, self.stride = outputs, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]
+        x = ordered(x)[:, :, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, self.outputs - x.shape[1]))
 
 

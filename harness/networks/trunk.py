@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from harness.config import Trunk
 from harness.cost import Cost, Shape
 from harness.networks.attention.ltpa import AttendedHead
+from harness.networks.layout import ordered
 from harness.parts.trunk import Grid
 
 
@@ -51,7 +52,7 @@ class TrunkNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = self.outputs(x)
-        pooled = self.end(outputs[-1]).mean((2, 3))
+        pooled = ordered(self.end(outputs[-1])).mean((2, 3))
         logits: Tensor = self.head(outputs, pooled) if isinstance(self.head, AttendedHead) else self.head(pooled)
         return logits
 

@@ -1,30 +1,12 @@
 """GSA (arXiv 2010.03019): global self-attention in place of a convolution, without a map of all pairs of positions."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.config import GSA, Site
 from harness.networks.attention.relative import axis_products, check_grid, in_cache, pairs
-
-
-class ChannelsLastGradient(torch.autograd.Function):
-    """The identity, with a gradient in channels-last order: gradients of one order are joined much faster."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.contiguous(memory_format=torch.channels_last)
-
-
-def orderly(*grids: Tensor) -> list[Tensor]:
-    """The same, with gradients in channels-last order."""
-    return [ChannelsLastGradient.apply(grid) for grid in grids]
+from harness.networks.layout import ordered
 
 
 class Content(nn.Module):
@@ -42,7 +24,7 @@ class Content(nn.Module):
         return 2 * height * width * channels * (channels // self.heads)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        query, key, value = orderly(query, key, value)
+        query, key, value = map(ordered, (query, key, value))
         batch, _, height, width = query.shape
         weights = key.flatten(2).softmax(-1).view(batch * self.heads, -1, height * width)
         query, value = self._positions(query), self._positions(value)
@@ -79,7 +61,7 @@ class Axis(nn.Module):
 
     def forward(self, query: Tensor, value: Tensor) -> Tensor:
         check_grid("GSA", self.grid, query.shape[2:], "position=False")
-        query, value = orderly(query, value)
+        query, value = map(ordered, (query, value))
         if self.axis == 3:
             query, value = query.mT, value.mT  # from here on the attended axis comes first
         if self.table.shape[1] <= 2:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import LTPA
+from harness.networks.layout import ordered
 
 
 class AttendedHead(nn.Module):
@@ -69,7 +70,7 @@ class Level(nn.Module):
 
     def attend(self, local: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The map, (batch, 1, height, width), and the sum of local features under it."""
-        local, g = self.wider(local), self.mapped(g)
+        local, g = ordered(self.wider(local)), self.mapped(g)
         if isinstance(self.score, Similarity):
             scores = self.score(local, g)
         else:  # <u, l + g> in two terms: no copy of all features, and no digits lost where g is large

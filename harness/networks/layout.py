@@ -1,0 +1,20 @@
+"""The order in which gradients lie in memory.
+
+Some operations give gradients in an order of their own, whatever order they were given: a mean over positions, a strided
+slice, a product of matrices. Where such a gradient meets others, addition, ReLU and batch norm have to read two orders at
+once, several times slower, and hand the wrong one on.
+"""
+
+import torch
+from torch import Tensor
+
+
+def ordered(x: Tensor) -> Tensor:
+    """The same (batch, channels, height, width), whose gradient is brought into its own order, channels last or first.
+
+    A compiler chooses orders itself.
+    """
+    if x.grad_fn is not None and not torch.compiler.is_compiling():
+        order = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+        x.register_hook(lambda gradient: gradient.contiguous(memory_format=order))  # type: ignore[no-untyped-call]
+    return x
