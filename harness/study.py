@@ -124,16 +124,32 @@ class Random(Search):
 
 
 class Evolution(Search):
-    """NSGA-II (Optuna): parents from the front so far, crossed and mutated."""
+    """The best configs so far are crossed and mutated; of many children the one is trained that promises to add most to the
+    front, by its exact costs and a forest's guess of what is learned. Above three objectives NSGA-III (Optuna)."""
 
     kind: Literal["evolution"] = "evolution"
     population: Annotated[int, Field(ge=2)] = 16
+    """Configs that are drawn before any is bred, and parents thereafter."""
+    children: Annotated[int, Field(ge=1)] = 64
+    """Children that are looked at for each that is trained; 1: plain NSGA-II (Optuna)."""
 
 
 class Tpe(Search):
     """Tree-structured Parzen estimators (Optuna)."""
 
     kind: Literal["tpe"] = "tpe"
+
+
+class Bayesian(Search):
+    """A Gaussian process (Optuna's GPSampler): for some hundred trials at most, as a proposal takes a second or more."""
+
+    kind: Literal["bayesian"] = "bayesian"
+
+
+class Auto(Search):
+    """Picks a strategy by the size of the space, the trials and the objectives; plan and run say which and why."""
+
+    kind: Literal["auto"] = "auto"
 
 
 class Halving(Part):
@@ -170,7 +186,18 @@ class Asha(Halving):
 
 
 Strategy = Annotated[
-    Exhaustive | Random | Evolution | Tpe | LeaveOneOut | AddOneIn | OneAtATime | Factorial | FractionalFactorial | Listed,
+    Exhaustive
+    | Random
+    | Evolution
+    | Tpe
+    | Bayesian
+    | Auto
+    | LeaveOneOut
+    | AddOneIn
+    | OneAtATime
+    | Factorial
+    | FractionalFactorial
+    | Listed,
     Field(discriminator="kind"),
 ]
 STRATEGIES: dict[str, type[Part]] = {
@@ -178,6 +205,8 @@ STRATEGIES: dict[str, type[Part]] = {
     "random": Random,
     "evolution": Evolution,
     "tpe": Tpe,
+    "bayesian": Bayesian,
+    "auto": Auto,
     **{str(design.model_fields["kind"].default): design for design in DESIGNS},
 }
 Stopping = Annotated[SuccessiveHalving | Asha, Field(discriminator="kind")]

@@ -5,24 +5,35 @@ proposed twice is told to the shadow alone. It is asked for every parameter of t
 search only parameters that every trial has; a row keeps the active ones as its own and the whole proposal beside them.
 """
 
+import math
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from harness.config import Scalar
+from harness.config import Config, Part
+from harness.cost import Cost
 from harness.design import Design, arms
 from harness.errors import StudyError
+from harness.record import Record
 from harness.space import Domain, Params, Space, Span
-from harness.study import Evolution, Exhaustive, Random, Study
+from harness.strategies.breeding import Child, Guess, Nursery, farthest, promising
+from harness.study import Auto, Bayesian, Evolution, Random, Search, Study, Tpe
 
 LARGEST_DESIGN = 100_000
 """Configs that Exhaustive() will list."""
+GP_TRIALS = 100
+"""Trials that a Gaussian process learns from, whose time grows with their cube."""
+FEW = 12
+"""Trials below which Auto draws at random."""
+MANY = 3
+"""Objectives above which Evolution is NSGA-III (Deb and Jain 2014)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,11 @@ class Proposal:
     memory: dict[str, Any] | None = None
     token: int = -1
     """The shadow's own number of it."""
+
+
+def proposed(record: Record) -> Proposal:
+    """The proposal that a row was made of."""
+    return Proposal(record.params, record.seed, record.proposal or None)
 
 
 class Proposer(Protocol):
@@ -49,22 +65,65 @@ class Proposer(Protocol):
         """How a proposal ended: with values, which are those so far of a trial that was stopped early, or refused, failed or
         known already."""
 
-    def remember(self, memory: dict[str, Any], values: Sequence[float]) -> None:
-        """A finished trial of an earlier run, or one that was stopped early."""
+    def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
+        """A finished trial of an earlier run, or one that was stopped early, whichever strategy proposed it."""
 
 
-def proposer(study: Study, space: Space, rows: int) -> Proposer:
-    """The proposer of a study's strategy; `rows` proposals were made before, in earlier runs."""
-    strategy = study.strategy
-    if isinstance(strategy, Exhaustive | Design):
-        return Cells(study, space)
+def proposer(study: Study, space: Space, rows: int, price: Callable[[Config], Cost]) -> Proposer:
+    """The proposer of a study's strategy; `rows` proposals were made before, in earlier runs; `price` tells exact costs."""
+    strategy: Part = study.strategy
+    if isinstance(strategy, Auto):
+        strategy = picked(strategy, study, space)[0]
     if isinstance(strategy, Random):
         return Draws(study.seeds[0], space)
     seed = study.seeds[0] * 1_000_003 + rows
     if isinstance(strategy, Evolution):
         size = strategy.population
+        if strategy.children > 1 and len(study.objectives) <= MANY:
+            return Bred(study, space, Nursery(space, price), seed, strategy)
+        if len(study.objectives) > MANY:
+            return Shadow(study, space, lambda seed: NSGAIIISampler(population_size=size, seed=seed), seed, best=size)
         return Shadow(study, space, lambda seed: NSGAIISampler(population_size=size, seed=seed), seed, best=size)
-    return Shadow(study, space, lambda seed: TPESampler(multivariate=True, seed=seed), seed, best=500, recent=500)
+    if isinstance(strategy, Bayesian):
+        return Shadow(study, space, gaussian_process, seed, best=GP_TRIALS, recent=GP_TRIALS // 2, every=50)
+    if isinstance(strategy, Tpe):
+        return Shadow(study, space, lambda seed: TPESampler(multivariate=True, seed=seed), seed, best=500, recent=500)
+    return Cells(study, space)
+
+
+def gaussian_process(seed: int) -> GPSampler:
+    """Optuna's, which needs torch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return GPSampler(seed=seed)
+
+
+def assert_fits(study: Study, space: Space) -> None:
+    """Raises StudyError or SpaceError where a strategy cannot go through the space."""
+    if not isinstance(study.strategy, Search):
+        Cells(study, space)
+
+
+def picked(strategy: Auto, study: Study, space: Space) -> tuple[Search, str]:
+    """What Auto comes to in a space, and why."""
+    trials, size = strategy.trials, space.size
+    if size <= trials:
+        return Random(
+            trials=trials
+        ), f"the space has {size:,.0f} configs, no more than the {trials:,} trials: all are trained"
+    if trials < FEW:
+        return Random(trials=trials), f"{trials:,} trials are too few to learn from"
+    goals = len(study.objectives)
+    if goals > MANY:
+        return Evolution(trials=trials), f"{goals} objectives: NSGA-III keeps its trials spread over many"
+    return Evolution(
+        trials=trials
+    ), f"{trials:,} trials of {size_words(size)} configs: children are bred and looked at first"
+
+
+def size_words(size: float) -> str:
+    """A number of configs as a person reads it."""
+    return "endlessly many" if math.isinf(size) else f"{size:,.0f}" if size < 1e9 else f"{size:.3g}"
 
 
 class Cells:
@@ -102,7 +161,7 @@ class Cells:
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         """A design does not look at results."""
 
-    def remember(self, memory: dict[str, Any], values: Sequence[float]) -> None:
+    def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
         """A design does not look at results."""
 
 
@@ -129,8 +188,70 @@ class Draws:
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         """Random draws do not look at results."""
 
-    def remember(self, memory: dict[str, Any], values: Sequence[float]) -> None:
+    def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
         """Random draws do not look at results."""
+
+
+@dataclass
+class Bred:
+    """Evolution whose children are looked at before one of them is trained; when there are none left that were not, random
+    draws take its place."""
+
+    study: Study
+    space: Space
+    nursery: Nursery
+    seed: int
+    strategy: Evolution
+    patience: int = 50
+    """Refused proposals in a row after which random draws are tried."""
+
+    def __post_init__(self) -> None:
+        self._draws = Draws(self.seed, self.space)
+        self._trials: list[tuple[Child, Sequence[float]]] = []
+        self._open: dict[int, Child] = {}
+        self._taken: set[str] = set()
+        self._asked = self._refused = 0
+        self._spent = False
+        """Whether no child was found any more that was not taken."""
+
+    def propose(self) -> Proposal | None:
+        self._asked += 1
+        rng = random.Random(f"{self.seed}:{self._asked}")
+        begun = len(self._trials) + len(self._open)
+        parents = self._parents() if begun >= self.strategy.population else []
+        tired = self._spent or self._refused >= self.patience
+        children = [] if tired else self.nursery.children(parents, rng, self.strategy.children, self._taken)
+        if not children:
+            self._spent = self._spent or not tired
+            drawn = self._draws.propose()
+            return drawn and self.adopt(drawn.params, self.study.seeds[0])
+        if parents:
+            guess = Guess(self.study, self._trials, rng.randrange(2**31))
+            chosen = promising(guess, children, list(self._open.values()), rng)
+        else:
+            chosen = farthest(children, [*(child for child, _ in self._trials), *self._open.values()])
+        self._open[self._asked] = chosen
+        self._taken.add(chosen.name)
+        return Proposal(self.space.active(chosen.params), self.study.seeds[0], {"params": dict(chosen.params)}, self._asked)
+
+    def _parents(self) -> list[Params]:
+        points = [[o.sign * v for o, v in zip(self.study.objectives, values)] for _, values in self._trials]
+        return [self._trials[index][0].params for index in fittest(points)[: self.strategy.population]]
+
+    def adopt(self, params: Params, seed: int) -> Proposal:
+        return Proposal(params, seed, {"params": completed(self.space, params)})
+
+    def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
+        self._refused = 0 if values is not None else self._refused + 1
+        self._open.pop(proposal.token, None)
+        if values is not None:
+            self.remember(proposal, values)
+
+    def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
+        child = self.nursery.child(whole(self.space, proposal))
+        if child is not None:
+            self._taken.add(child.name)
+            self._trials.append((child, values))
 
 
 GENERATION = "NSGAIISampler:generation"
@@ -169,7 +290,7 @@ class Shadow:
     def propose(self) -> Proposal | None:
         if self._refused >= self.patience:
             drawn = self._draws.propose()
-            return drawn and Proposal(drawn.params, self.study.seeds[0], {"params": self._complete(drawn.params)})
+            return drawn and self.adopt(drawn.params, self.study.seeds[0])
         if self._optuna is None or self._results >= self.every:
             self._optuna = self._renewed()
         trial = self._optuna.ask(self._distributions)
@@ -178,25 +299,24 @@ class Shadow:
         return Proposal(self.space.active(trial.params), self.study.seeds[0], {"params": dict(trial.params)}, self._asked)
 
     def adopt(self, params: Params, seed: int) -> Proposal:
-        return Proposal(params, seed, {"params": self._complete(params)})
+        return Proposal(params, seed, {"params": completed(self.space, params)})
 
     def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
         self._refused = 0 if values is not None else self._refused + 1
         asked, trial = self._open.pop(proposal.token, (None, None))
-        if values is not None and proposal.memory is not None:
-            self._past.append((proposal.memory["params"], tuple(values)))
+        if values is not None:
+            self.remember(proposal, values)
             self._results += 1
         if asked is not self._optuna or trial is None or asked is None:
-            if values is not None and self._optuna is not None and proposal.memory is not None:
-                self._optuna.add_trial(self._trial(proposal.memory["params"], values))
+            if values is not None and self._optuna is not None:
+                self._optuna.add_trial(self._trial(whole(self.space, proposal), values))
         elif values is None:
             asked.tell(trial, state=TrialState.FAIL)
         else:
             asked.tell(trial, list(values))
 
-    def remember(self, memory: dict[str, Any], values: Sequence[float]) -> None:
-        if set(memory.get("params", {})) == set(self._distributions):
-            self._past.append((memory["params"], tuple(values)))
+    def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
+        self._past.append((whole(self.space, proposal), tuple(values)))
 
     def _renewed(self) -> optuna.Study:
         """A new shadow of the trials that matter."""
@@ -216,13 +336,20 @@ class Shadow:
             params=params, distributions=self._distributions, values=list(values), system_attrs={GENERATION: 0}
         )
 
-    def _complete(self, params: Params) -> dict[str, Scalar]:
-        """A draw with values for the inactive parameters too."""
-        rng = random.Random(repr(sorted(params.items())))
-        return {
-            name: params[name] if name in params else domain.draw(rng) if isinstance(domain, Span) else rng.choice(domain)
-            for name, domain in self.space.parameters.items()
-        }
+
+def whole(space: Space, proposal: Proposal) -> Params:
+    """All parameters of a proposal, inactive ones too: as they were proposed, or drawn where they never were."""
+    kept: Params = (proposal.memory or {}).get("params", {})
+    return kept if kept.keys() == space.parameters.keys() else completed(space, proposal.params)
+
+
+def completed(space: Space, params: Params) -> Params:
+    """A draw with values for the inactive parameters too."""
+    rng = random.Random(repr(sorted(params.items())))
+    return {
+        name: params[name] if name in params else domain.draw(rng) if isinstance(domain, Span) else rng.choice(domain)
+        for name, domain in space.parameters.items()
+    }
 
 
 def fittest(points: list[list[float]]) -> list[int]:

@@ -5,6 +5,7 @@ trial is ranked by what it had measured at the rung itself, so that it does not 
 """
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,8 @@ class Ladder:
         self._rule, self._objectives = rule, ranked_by(rule, objectives)
         self._rungs: dict[int, dict[str, Point]] = {}
         self._stopped: dict[int, Stopped] = {}
+        self._growth: dict[tuple[str, int], list[float]] = {}
+        """By metric and rung: how many times its value there a trial had in the end."""
         self.promoted: set[int] = set()
         """Stopped trials that a later row goes on with."""
 
@@ -53,9 +56,23 @@ class Ladder:
     def reached(self, key: str, epochs: int, curve: Sequence[Epoch], costs: Mapping[str, int]) -> None:
         """Notes a trial at every rung of its curve; a trial that was run twice counts once."""
         for rung in self.rungs(epochs):
+            if len(curve) == epochs:
+                self._note_growth(rung, curve)
             if rung <= len(curve):
                 values = (o.sign * so_far(o.metric, curve[:rung], costs, epochs) for o in self._objectives)
                 self._rungs.setdefault(rung, {})[key] = tuple(values)
+
+    def _note_growth(self, rung: int, curve: Sequence[Epoch]) -> None:
+        last = curve[-1].metrics()
+        for metric, value in curve[rung - 1].metrics().items():
+            if value > 0 and metric in last:
+                self._growth.setdefault((metric, rung), []).append(last[metric] / value)
+
+    def expected(self, objective: Objective, curve: Sequence[Epoch], costs: Mapping[str, int], epochs: int) -> float:
+        """An objective at the end of a trial that was stopped: what is learned grows as it did in those that ended."""
+        now = so_far(objective.metric, curve, costs, epochs)
+        growth = self._growth.get((objective.metric, len(curve)))
+        return now * statistics.median(growth) if growth else now
 
     def verdict(self, key: str, rung: int) -> str:
         """Why a trial is to be stopped at a rung that it has reached; nothing where it goes on.

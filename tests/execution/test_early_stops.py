@@ -16,7 +16,7 @@ from harness.execution.keeping import PROMOTABLE
 from harness.execution.ledger import HOPELESS, Ledger, Rules
 from harness.record import Epoch, Record
 from harness.space import choose, vary
-from harness.strategies.proposers import Shadow
+from harness.strategies.proposers import Bred, Shadow
 from harness.strategies.stopping import Ladder
 from harness.study import Asha, Evolution, Random, Study, SuccessiveHalving, Tpe, maximize, minimize
 from harness.trial import Assignment, Outcome, Report
@@ -169,18 +169,18 @@ def test_a_trial_whose_driver_died_before_the_verdict_is_judged_by_the_next(stop
     assert "at epoch 1: 9th of 9 at this rung, room for 3" in stopped(made)[0].reason and ledger.over(last.number)
 
 
-@pytest.mark.parametrize("strategy", [Evolution(trials=30), Tpe(trials=30)], ids=lambda strategy: strategy.kind)
+@pytest.mark.parametrize(("strategy", "who"), [(Evolution(trials=30), Bred), (Tpe(trials=30), Shadow)], ids=["bred", "tpe"])
 def test_a_strategy_is_told_what_a_stopped_trial_had_reached(
-    stopping: MakeDesk, strategy: Any, monkeypatch: pytest.MonkeyPatch
+    stopping: MakeDesk, strategy: Any, who: type[Bred | Shadow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, told = stopping(strategy, objectives=(maximize("accuracy"), minimize("seconds"), minimize("params"))), []
-    monkeypatch.setattr(Shadow, "told", lambda _, proposal, values: told.append(values))
+    monkeypatch.setattr(who, "told", lambda _, proposal, values: told.append(values))
     ledger = made.open()
     beaten(ledger)
     ledger.report(8, Report(LAST[:1]))
     reached = [0.0, 0.1, float(stopped(made)[0].costs["params"])]  # seconds are those of all epochs at this pace
     assert told.pop() == reached
-    monkeypatch.setattr(Shadow, "remember", lambda _, memory, values: told.append(values))
+    monkeypatch.setattr(who, "remember", lambda _, proposal, values: told.append(values))
     made.open()
     assert told[-1] == reached
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from harness.config import ExpAtt, ResNet, SqueezeExcite
+from harness.config import Config, ExpAtt, ResNet, SqueezeExcite
+from harness.cost import Cost, Shape, network_cost
 from harness.errors import SpaceError, StudyError
 from harness.space import Span, choose, span, vary
 from harness.strategies.proposers import GENERATION, Cells, Proposal, Shadow, distribution, fittest, proposer
@@ -28,10 +29,14 @@ attention = choose(
 SPACE = vary(ResNet, depth=8, stages=(None, attention, attention))
 
 
+def price(config: Config) -> Cost:
+    return network_cost(config.network, Shape(3, 16, 16, 10), lambda *_: Cost(0, 0))
+
+
 def shadow(strategy: Evolution | Tpe, objectives: int = 2) -> Shadow:
     goals = (maximize("accuracy"), minimize("params"), minimize("macs"))[:objectives]
     study = Study(name="s", space=SPACE, strategy=strategy, objectives=goals)
-    made = proposer(study, study.open_space(), 0)
+    made = proposer(study, study.open_space(), 0, price)
     assert isinstance(made, Shadow)
     return made
 
@@ -43,7 +48,7 @@ def scores(proposal: Proposal, objectives: int = 2) -> tuple[float, ...]:
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3])
-@pytest.mark.parametrize("strategy", [Evolution(trials=9, population=8), Tpe(trials=9)], ids=["evolution", "tpe"])
+@pytest.mark.parametrize("strategy", [Evolution(trials=9, population=8, children=1), Tpe(trials=9)], ids=str)
 def test_a_shadow_stays_small_however_long_the_study(strategy: Evolution | Tpe, objectives: int) -> None:
     made = shadow(strategy, objectives)
     made.every = 60
@@ -57,10 +62,9 @@ def test_a_shadow_stays_small_however_long_the_study(strategy: Evolution | Tpe, 
 
 
 def test_a_resumed_evolution_breeds_from_the_best_of_before() -> None:
-    made, rng = shadow(Evolution(trials=9, population=8)), random.Random(0)
+    made, rng = shadow(Evolution(trials=9, population=8, children=1)), random.Random(0)
     for index in range(100):
-        memory = {"params": made._complete(made.space.draw(rng))}
-        made.remember(memory, (index / 100, 1000.0))
+        made.remember(Proposal(made.space.draw(rng), 0), (index / 100, 1000.0))
     proposal = made.propose()
     assert proposal is not None and made._optuna is not None
     trials = made._optuna.get_trials(deepcopy=False)
@@ -69,7 +73,7 @@ def test_a_resumed_evolution_breeds_from_the_best_of_before() -> None:
 
 
 def test_results_of_proposals_from_before_a_renewal_are_not_lost() -> None:
-    made = shadow(Evolution(trials=9, population=4))
+    made = shadow(Evolution(trials=9, population=4, children=1))
     made.every = 5
     early = made.propose()
     assert early is not None
@@ -83,7 +87,7 @@ def test_results_of_proposals_from_before_a_renewal_are_not_lost() -> None:
 
 
 def test_refused_proposals_turn_to_random_draws_and_back() -> None:
-    made = shadow(Evolution(trials=9))
+    made = shadow(Evolution(trials=9, children=1))
     made.patience = 3
     for _ in range(3):
         proposal = made.propose()
@@ -97,11 +101,13 @@ def test_refused_proposals_turn_to_random_draws_and_back() -> None:
     assert again is not None and again.token > 0
 
 
-def test_a_foreign_memory_is_not_remembered() -> None:
-    made = shadow(Evolution(trials=9))
-    made.remember({}, (1.0, 1.0))
-    made.remember({"params": {"another": 1}}, (1.0, 1.0))
-    assert made._past == []
+def test_a_row_of_another_strategy_is_remembered_with_what_it_left_open_drawn() -> None:
+    made = shadow(Tpe(trials=9))
+    chosen = made.space.draw(random.Random(0), {"stages.2.attention": "none", "stages.3.attention": "none"})
+    for memory in (None, {}, {"params": {"another": 1}}):
+        made.remember(Proposal(chosen, 0, memory), (1.0, 1.0))
+    assert all(params.keys() == made.space.parameters.keys() for params, _ in made._past)
+    assert all(made.space.active(params) == chosen for params, _ in made._past) and len(made._past) == 3
 
 
 def ranks(points: list[list[float]]) -> list[int]:
