@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import PASSWORD_SEEN, AsJson, console
+from harness.cli.options import PASSWORD_SEEN, AsJson, Settings, SplitArms, console
 from harness.errors import StorageError
 
 if TYPE_CHECKING:
@@ -118,3 +118,51 @@ def watched(*, quiet: bool) -> Iterator["Progress"]:
             bars.update(tasks[name], completed=done, total=total)
 
         yield progress
+
+
+@verbs.command(rich_help_panel=PANEL, context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def slurm(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help="A study file.", metavar="STUDY")],
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Tasks of the array, each a shard with one GPU.", metavar="N")],
+    time: Annotated[str, typer.Option("--time", help="Of a task, until it is queued again: `24h`, `2d`.")] = "24h",
+    partition: Annotated[str | None, typer.Option("--partition", show_default=False)] = None,
+    account: Annotated[str | None, typer.Option("--account", show_default=False)] = None,
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="Cores of a task.")] = 4,
+    memory: Annotated[str | None, typer.Option("--mem", help="Memory of a task, as in `32G`.", show_default=False)] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option("--env", help="A line of shell that makes `harness` known, as in `source venv/bin/activate`."),
+    ] = None,
+    cpu_only: Annotated[bool, typer.Option("--cpu-only", help="Ask for no GPU: N tasks on cores alone.")] = False,
+    settings: Settings = [],  # noqa: B006
+    split_arms: SplitArms = False,
+    into: Annotated[str, typer.Option("--into", help="What the shards are merged into.", metavar="FILE")] = "all.db",
+) -> None:
+    """Print a Slurm array job: a shard of the study a GPU, queued again before its time is up, merged at the end.
+
+    `harness slurm studies/mine.py --gpus 32 --time 24h --env "source venv/bin/activate" > job.sh`, then `sbatch job.sh`.
+    What follows `--` is given to each `harness run`: `-- --data /scratch/cifar --gpus-per-trial 0.5`."""
+    from harness.cli.options import seconds
+    from harness.loading import load_study, override
+    from harness.shard import Shard
+    from harness.slurm import Job, script
+
+    study = override(load_study(target)[0], settings)
+    Shard(1, gpus, split_arms).split(study)  # raises where there are not so many parts
+    chosen = [word for setting in settings for word in ("--set", setting)] + (["--split-arms"] if split_arms else [])
+    job = Job(
+        study=study.name,
+        target=target,
+        tasks=gpus,
+        seconds=seconds(time, "--time") or 0,
+        cpus=cpus,
+        gpus=0 if cpu_only else 1,
+        memory=memory,
+        partition=partition,
+        account=account,
+        environment=environment,
+        target_database=into,
+        options=(*chosen, *context.args),
+    )
+    print(script(job), end="")

@@ -1,4 +1,4 @@
-"""Trials that another study has finished, in this database or another: looked up by key, so that nothing is trained twice."""
+"""Trials finished in other studies, of this database or another: looked up by key, so that nothing is trained twice."""
 
 import time
 from collections.abc import Callable, Sequence
