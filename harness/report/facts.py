@@ -77,7 +77,8 @@ class Facts:
         own: dict[str, Objective] = {objective.metric: objective for objective in self.study.objectives}
         exact = tuple(own.get(metric, minimize(metric)) for metric in EXACT)
         further = tuple(own[metric] for metric in own if metric not in (*EXACT, self.main.metric))
-        return exact + further + tuple(minimize(metric) for metric in self.timed if metric not in own)
+        timed = (metric for metric in self.timed if metric not in own)  # a place is no name that a study may give
+        return exact + further + tuple(Objective.model_construct(metric=metric, direction="minimize") for metric in timed)
 
     @cached_property
     def timed(self) -> tuple[str, ...]:
