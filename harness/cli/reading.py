@@ -73,11 +73,14 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
+    from harness.analysis.arms import arms_of
     from harness.analysis.front import front
     from harness.confirm import confirming
     from harness.design import Listed
+    from harness.report.comparison import lacking_words
     from harness.report.sentences import counts, early_stopping
     from harness.report.words import counted
+    from harness.shard import Shard
     from harness.storage.lease import holders
     from harness.storage.reader import read_records, read_studies, revision, revisions
     from harness.strategies.stopping import recalled
@@ -90,6 +93,9 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     metrics = [objective.metric for objective in study.objectives]
     failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
     saved = recalled(study, records).saved
+    shard = Shard.from_json(stored.attributes.get("shard"))
+    arms = arms_of(study, study.open_space(check=False), records)
+    lacking = lacking_words(arms) if arms is not None else ""
     if as_json:
         reused = {record.number: record.reused for record in records if record.reused}
         rows = [
@@ -106,6 +112,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         }
         timed = {record.number: [one.to_json() for one in record.measured] for record in records if record.measured}
         told = {"front": rows, **reasons, "saved_epochs": saved, "reused": reused, "measured": timed}
+        told |= {"shard": shard and str(shard), "missing": dict(arms.missing) if arms is not None else {}}
         told["confirmed"] = {one.name: one.counts for one in confirming(every, stored.name)}
         print(json.dumps(_study_row(stored) | told))
         return
@@ -128,6 +135,10 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         console.print(f"{rule}; {counted(len(study.strategy.configs) * len(study.seeds), 'trial')} planned", style="dim")
     if holder is not None and holder.alive:
         console.print(f"run by {holder.words}", markup=False, style="green")
+    if shard is not None:
+        console.print(f"{shard.words(study)}; `harness copy` merges it with the others", markup=False, style="dim")
+    elif lacking:
+        console.print(lacking, markup=False, style="dim")
     if study.stopping is not None:
         longest = max((record.config.training.epochs for record in records), default=0)
         words = early_stopping(study, longest)

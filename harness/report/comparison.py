@@ -1,5 +1,6 @@
 """The arms of a design against its baseline: the facts behind the page's effects, in a table, a figure and a sentence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,16 +109,26 @@ def _undecided(effect: Effect) -> str:
 
 def missing_words(found: Comparison) -> str:
     """Which cells of the plan have no complete trial; empty where none is missing."""
-    lacking = found.arms.missing
+    lacking = lacking_words(found.arms)
+    return lacking and f"{lacking}; each comparison rests on the seeds that both arms have."
+
+
+def lacking_words(arms: Arms) -> str:
+    """The cells of a plan without a complete trial: seeds that no arm has, then arms with the seeds that they lack."""
+    lacking = arms.missing
     if not lacking:
         return ""
-    cells = sum(map(len, lacking.values()))
-    named = listed(
-        f"{name} (seed{'s' if len(seeds) > 1 else ''} {listed(seeds)})" for name, seeds in list(lacking.items())[:6]
-    )
-    more = f"; and {len(lacking) - 6} more arms" if len(lacking) > 6 else ""
-    rule = "each comparison rests on the seeds that both arms have"
-    return f"{counted(cells, 'cell')} of the plan missing: {named}{more}; {rule}."
+    nobody = [seed for seed in arms.seeds if all(seed in lacking.get(name, ()) for name in arms.names)]
+    own = {name: [seed for seed in seeds if seed not in nobody] for name, seeds in lacking.items()}
+    own = {name: seeds for name, seeds in own.items() if seeds}
+    parts = [f"{_seeds(nobody)} of all {len(arms.names)} arms"] if nobody else []
+    parts += [f"{name} ({_seeds(seeds)})" for name, seeds in list(own.items())[:6]]
+    more = f"; and {len(own) - 6} more arms" if len(own) > 6 else ""
+    return f"{counted(sum(map(len, lacking.values())), 'cell')} of the plan missing: {listed(parts)}{more}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed(seeds)}"
 
 
 def plan_words(found: Comparison) -> str:
