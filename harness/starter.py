@@ -1,4 +1,5 @@
-"""The starter that `harness new` writes: an attention module, a space and a study that run as they are."""
+"""The starter that `harness new` writes: an attention module, a space and a study that run as they are; or a training loop
+and its study."""
 
 import re
 from pathlib import Path
@@ -56,8 +57,56 @@ STUDY = Study(
 '''
 
 
-def write_starter(study: str, folder: Path) -> list[Path]:
-    """Writes three files named after the study; raises StudyError rather than overwrite one."""
+LOOP = '''"""A training loop of your own: it is given the network that the study drew, and yields metrics each epoch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional as F
+
+from harness.own_loop import Context
+
+
+def run(context: Context) -> Iterator[dict[str, float]]:
+    network = context.network  # with the initial weights of context.seed, on context.device
+    optimizer = torch.optim.AdamW(network.parameters(), lr=context.training.lr)
+    context.keep(optimizer=optimizer)  # whatever has a state: an interrupted trial then goes on, bit for bit
+    for _ in context.epochs():
+        network.train()
+        for pictures, targets in context.batches():  # or your own loader: for x, y in context.watch(loader)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(pictures), targets)
+            loss.backward()
+            optimizer.step()
+        network.eval()
+        with torch.inference_mode():
+            errors = [(network(pictures).argmax(1) != labels).double().mean() for pictures, labels in context.held_out()]
+        yield {"error": float(torch.stack(errors).mean()), "loss": float(loss)}
+'''
+LOOP_STUDY = '''"""Which attention belongs where? With a training loop and a metric of one's own."""
+
+from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
+from harness.design import AddOneIn
+from harness.space import choose, vary
+from harness.study import Study, minimize
+
+attention = choose(None, SqueezeExcite(ratio=4), ExpAtt())
+STUDY = Study(
+    name="{study}",
+    question="Which attention belongs where?",
+    space=vary(ResNet, depth=8, stages=(None, attention, attention)),
+    # dataset="own" and data=OwnData(name="mine", shape=(3, 64, 64), classes=5) (harness.config) for data that the loop reads
+    training=Training(dataset="digits", epochs=5, batch_size=64, lr=0.005),
+    trial="{name}_loop:run",  # {name}_loop.py, beside studies/
+    strategy=AddOneIn(margin=0.01),  # each attention alone against none; every arm with the same seeds
+    objectives=(minimize("error", unit="%"), minimize("macs")),  # what the loop yields, by its name
+    seeds=(0, 1, 2),
+)
+'''
+
+
+def write_starter(study: str, folder: Path, *, loop: bool = False) -> list[Path]:
+    """Writes files named after the study; raises StudyError rather than overwrite one."""
     name = study.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise StudyError(f"harness new {study}: use lower-case letters, digits, - and _, as in 'my-kernels'")
@@ -66,6 +115,8 @@ def write_starter(study: str, folder: Path) -> list[Path]:
         folder / "search_spaces" / f"{name}.py": SPACE,
         folder / "studies" / f"{name}.py": STUDY,
     }
+    if loop:
+        contents = {folder / f"{name}_loop.py": LOOP, folder / "studies" / f"{name}.py": LOOP_STUDY}
     for path in contents:
         if path.exists():
             raise StudyError(f"harness new {study}: {path} is there already; choose another name, or remove it")

@@ -16,11 +16,12 @@ PANEL = "Begin"
 def new(
     name: Annotated[str, typer.Argument(help="Name of the study, which names the files too.")],
     folder: Annotated[Path, typer.Option("--in", help="Project folder.", metavar="DIR")] = Path(),
+    loop: Annotated[bool, typer.Option("--loop", help="A training loop of your own, and its study.")] = False,
 ) -> None:
     """Write a starter: an attention module of your own, a space and a study, in some 40 commented lines."""
     from harness.starter import write_starter
 
-    for path in write_starter(name, folder):
+    for path in write_starter(name, folder, loop=loop):
         console.print(f"wrote {path}", markup=False)
     console.print(
         f"next: `harness plan {folder / 'studies'}/{name.replace('-', '_')}.py`, then `harness run` it", markup=False
