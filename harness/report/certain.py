@@ -1,6 +1,7 @@
 """The front with its uncertainty, where configs were trained with several seeds: facts in a table and in sentences."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.arms import Arms
@@ -9,6 +10,7 @@ from harness.analysis.front import measured
 from harness.report.facts import Facts
 from harness.report.sheet import Cell, Column, Sheet
 from harness.report.words import counted, listed, percent
+from harness.study import Objective
 
 LIKELY, MOST = 0.05, 20
 """A config is listed from this chance to be on the front on, and so many at most."""
@@ -28,9 +30,19 @@ class CertainFront:
 
 def certain_front(facts: Facts) -> CertainFront | None:
     """The front over the means of the seeds; None with one objective, one config or fewer than two seeds in common."""
+    arms, objectives = facts.arms, facts.study.objectives
+    cells = whole_cells(facts, objectives) if len(objectives) > 1 else None
+    if arms is None or cells is None:
+        return None
+    found = certainty(cells)
+    return CertainFront(found, _sheet(facts, arms, found), tuple(name for name in arms.names if name not in cells))
+
+
+def whole_cells(facts: Facts, objectives: Sequence[Objective]) -> Cells | None:
+    """Config to seed to objectives, smaller being better, of the configs that lack no seed that others have; None where
+    there are fewer than two of them, or of the seeds that they share."""
     arms = facts.arms
-    objectives = facts.study.objectives
-    if arms is None or len(objectives) < 2:
+    if arms is None:
         return None
     cells: Cells = {
         name: {
@@ -44,8 +56,7 @@ def certain_front(facts: Facts) -> CertainFront | None:
     whole = {name: seeds for name, seeds in cells.items() if len(seeds) == most}
     if most < 2 or len(whole) < 2 or len(set.intersection(*(set(seeds) for seeds in whole.values()))) < 2:
         return None
-    found = certainty(whole)
-    return CertainFront(found, _sheet(facts, arms, found), tuple(name for name in cells if name not in whole))
+    return whole
 
 
 def _sheet(facts: Facts, arms: Arms, found: Certainty) -> Sheet:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.report import notes
 from harness.report.ablation import sheet
+from harness.report.attained import attained
 from harness.report.certain import certain_front, certain_words
 from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
 from harness.report.comparison import compared, forest, missing_words, plan_words
@@ -125,6 +126,7 @@ SECTIONS: tuple[Builder, ...] = (
     together,
     each(confirmation),
     each(sure),
+    each(attained),
     each(effects),
     each(choices),
     each(radii_section),
