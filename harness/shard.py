@@ -8,13 +8,15 @@ looks at its results becomes a search of its own for each part, with a share of 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import StudyError
 from harness.report.words import counted
 from harness.space import Params
-from harness.strategies.proposers import Proposal, Proposer
 from harness.study import Exhaustive, Random, Search, Study
+
+if TYPE_CHECKING:
+    from harness.strategies.proposers import Proposal, Proposer
 
 STRIDE = 1_000_033
 """Between the sampler seeds of two searches: more than a search has rows."""
@@ -97,13 +99,13 @@ class Dealt:
     """One part's hand out of what a strategy proposes that looks at no results: every part counts all of it, each trial that
     is a network and within the constraints once, and takes its own."""
 
-    def __init__(self, whole: Proposer, shard: Shard, study: Study, cell: Callable[[Proposal], str | None]) -> None:
+    def __init__(self, whole: "Proposer", shard: Shard, study: Study, cell: "Callable[[Proposal], str | None]") -> None:
         self._whole, self._shard, self._cell = whole, shard, cell
         self._seeds = set(shard.seeds(study)) if shard.split(study) == "seeds" else None
         self._limit = study.strategy.trials if isinstance(study.strategy, Search) else None
         self._dealt: set[str] = set()
 
-    def propose(self) -> Proposal | None:
+    def propose(self) -> "Proposal | None":
         while self._limit is None or len(self._dealt) < self._limit:
             proposal = self._whole.propose()
             if proposal is None:
@@ -115,18 +117,18 @@ class Dealt:
                     return proposal
         return None
 
-    def _is_own(self, proposal: Proposal, turn: int) -> bool:
+    def _is_own(self, proposal: "Proposal", turn: int) -> bool:
         return proposal.seed in self._seeds if self._seeds is not None else turn % self._shard.of == self._shard.index - 1
 
     def count(self) -> int:
         """How many there are from here on."""
         return sum(1 for _ in iter(self.propose, None))
 
-    def adopt(self, params: Params, seed: int) -> Proposal:
+    def adopt(self, params: Params, seed: int) -> "Proposal":
         return self._whole.adopt(params, seed)
 
-    def told(self, proposal: Proposal, values: Sequence[float] | None) -> None:
+    def told(self, proposal: "Proposal", values: Sequence[float] | None) -> None:
         self._whole.told(proposal, values)
 
-    def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
+    def remember(self, proposal: "Proposal", values: Sequence[float]) -> None:
         self._whole.remember(proposal, values)
