@@ -114,6 +114,49 @@ class Listed(Design):
 DESIGNS: tuple[type[Design], ...] = (LeaveOneOut, AddOneIn, OneAtATime, Factorial, FractionalFactorial, Listed)
 
 
+class Sequential(tuple[int, ...]):
+    """The seeds 0, 1, 2, ... of a design, one after the other, for the arms whose comparison is still undecided.
+
+    Every arm has the `first`; from there on it is looked at each seed at what is decided (`harness.analysis.sequential`), up
+    to `most`, which the looks are paid for by. `smallest_effect` is the smallest difference that matters, in the compared
+    metric's own unit (0.003 is 0.3 points of accuracy): what is shown to be smaller gets no more seeds; without it the
+    design's margin counts. With a primary comparison the other arms have the first seeds alone. As a tuple it is every seed
+    that an arm may have. Raises ConfigError."""
+
+    first: int
+    most: int
+    smallest_effect: float | None
+
+    def __new__(cls, *, first: int = 3, most: int = 10, smallest_effect: float | None = None) -> "Sequential":
+        for name, value in (("first", first), ("most", most)):
+            if type(value) is not int or not 2 <= value <= MOST_SEEDS:
+                raise ConfigError(f"Sequential.{name} = {value!r}: give a whole number from 2 to {MOST_SEEDS}")
+        if first > most:
+            raise ConfigError(f"Sequential.first = {first} is more than most = {most}: give first <= most")
+        number = type(smallest_effect) in (int, float)
+        if smallest_effect is not None and not (number and 0 < smallest_effect < math.inf):
+            raise ConfigError(f"Sequential.smallest_effect = {smallest_effect!r}: give a positive number, or leave it out")
+        made = super().__new__(cls, range(most))
+        made.__dict__.update(first=first, most=most, smallest_effect=smallest_effect)
+        return made
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Sequential.{name}: a value does not change; make another")
+
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        return (), dict(self.__dict__)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "sequential", **self.__dict__}
+
+
+MOST_SEEDS = 100
+"""Seeds in sequence that an arm may have."""
+
+
 @dataclass(frozen=True)
 class Arm:
     """A config of a design: its name says only what differs from the baseline."""
@@ -373,7 +416,7 @@ def planned(design: Design, space: Space, seeds: Sequence[int], metric: str, tra
 
     return {
         "arms": {arm.name: digest(content(arm)) for arm in arms(design, space)},
-        "seeds": list(seeds),
+        "seeds": seeds.to_json() if isinstance(seeds, Sequential) else list(seeds),
         "primary": design.primary,
         "margin": design.margin,
         "metric": metric,
@@ -395,13 +438,31 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         "changed": [name for name in new if name in old and new[name] != old[name]],
     }
     found = [f"{'arm' if len(names) == 1 else 'arms'} {_few(names)} {how}" for how, names in groups.items() if names]
-    for how, one, other in (("added", now, before), ("dropped", before, now)):
-        if seeds := [seed for seed in one["seeds"] if seed not in other["seeds"]]:
-            found.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {_few(seeds)} {how}")
+    found += _seed_changes(before["seeds"], now["seeds"])
     for field in ("primary", "margin", "metric"):
         if before[field] != now[field]:
             found.append(f"{field} {before[field]} -> {now[field]}")
     return found + (["the recipe changed"] if before["training"] != now["training"] else [])
+
+
+def more_seeds(before: Any, now: Any) -> bool:
+    """Whether seeds, in plain JSON, are those from before and perhaps more: of a sequence, more at most."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return bool(now["first"] == before["first"] and now["most"] >= before["most"])
+    return not isinstance(before, dict) and not isinstance(now, dict) and set(now) >= set(before)
+
+
+def _seed_changes(before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [name for name in now if before.get(name) != now[name]]
+        return [f"{name.replace('_', ' ')} {before.get(name)} -> {now[name]}" for name in names]
+    if isinstance(before, dict) or isinstance(now, dict):
+        return [f"seeds {'in sequence' if isinstance(now, dict) else 'fixed'}"]
+    found = []
+    for how, one, other in (("added", now, before), ("dropped", before, now)):
+        if seeds := [seed for seed in one if seed not in other]:
+            found.append(f"{'seed' if len(seeds) == 1 else 'seeds'} {_few(seeds)} {how}")
+    return found
 
 
 def _few(items: Sequence[object], most: int = 6) -> str:

@@ -6,12 +6,13 @@ deciding test finds with 80 % power, for the deviation of a paired difference th
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from harness.analysis.arms import arms_of, compared_by, plan_of
+from harness.analysis.arms import arms_of, compared_by, plan_of, rule_of
 from harness.analysis.effects import LEVEL, effects, smallest_effect
+from harness.analysis.sequential import Rule, boundary, expected, smallest_shown
 from harness.config import Config
 from harness.design import (
     Arm,
@@ -19,6 +20,7 @@ from harness.design import (
     Factorial,
     FractionalFactorial,
     Listed,
+    Sequential,
     aliases,
     arms,
     axes_of,
@@ -60,6 +62,19 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Trials of seeds in sequence in the mean, given the deviation of a paired difference."""
+
+    deviation: float
+    none: float
+    """Where no arm differs from the baseline."""
+    effect: float | None
+    """The smallest that matters."""
+    small: float
+    """Where every tested arm has it; the same where none is stated."""
+
+
+@dataclass(frozen=True)
 class Forecast:
     """A design's arms, what it can tell apart, how small an effect it can show, and how long it takes."""
 
@@ -85,10 +100,21 @@ class Forecast:
     """What the times rest on."""
     hash: str
     """Of the plan as it is stored before training."""
+    rule: Rule | None = None
+    """Of seeds in sequence: when it is looked at what is decided."""
+    expected: tuple[Expected, ...] = ()
+    """Their trials in the mean, by deviation."""
 
     @property
     def cells(self) -> int:
-        return len(self.arms) * len(self.seeds)
+        """Trials: where seeds come in sequence, at most."""
+        return self._cells(len(self.seeds))
+
+    def _cells(self, seeds: int) -> int:
+        """Trials with so many seeds; arms that are not tested have the first ones alone."""
+        if self.rule is None:
+            return len(self.arms) * seeds
+        return seeds * (self.comparisons + 1) + self.rule.first * (len(self.arms) - self.comparisons - 1)
 
     @property
     def round(self) -> float | None:
@@ -98,8 +124,11 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of all trials, one after another."""
-        return None if self.round is None else self.round * len(self.seeds)
+        """Seconds of all trials, one after another; where seeds come in sequence, at most."""
+        return self._seconds(self.cells)
+
+    def _seconds(self, cells: float) -> float | None:
+        return None if self.round is None else self.round * cells / len(self.arms)
 
     def to_json(self) -> dict[str, Any]:
         power = [asdict(one) | {"effect": one.effect if math.isfinite(one.effect) else None} for one in self.power]
@@ -107,11 +136,14 @@ class Forecast:
 
     def smallest(self, seeds: int) -> tuple[Power, ...]:
         """The smallest effects with another number of seeds."""
-        return powers([power.deviation for power in self.power], len(self.arms) - 1, seeds, self.comparisons)
+        rule = self.rule and replace(self.rule, first=min(self.rule.first, seeds), most=seeds)
+        return powers([power.deviation for power in self.power], len(self.arms) - 1, seeds, self.comparisons, rule)
 
     def lines(self) -> Iterator[str]:
         """The forecast in words."""
         cells = f"{counted(len(self.arms), 'arm')} x {counted(len(self.seeds), 'seed')} = {counted(self.cells, 'cell')}"
+        if self.rule is not None:
+            cells = f"{counted(len(self.arms), 'arm')}, {self.rule.first} to {self.rule.most} seeds in sequence"
         primary = f"; primary: {self.primary}" if self.primary else ""
         margin = f"; margin: {self._difference(self.margin)}" if self.margin else ""
         yield f"design: {cells}, baseline {self.arms[0].name}{primary}{margin}; plan {self.hash}"
@@ -125,16 +157,37 @@ class Forecast:
         if self.left_out:
             yield f"  not trained, as they break a constraint: {listed(self.left_out)}"
         yield from (f"  {words}" for words in self.tells)
+        if self.rule is not None:
+            yield from self._sequence_words(self.rule)
+        most = "at most " if self.rule is not None else ""
         yield (
-            f"time: {duration(self.seconds)} of trials, one after another ({self.pace})"
+            f"time: {most}{duration(self.seconds)} of trials, one after another ({self.pace})"
             if self.seconds is not None
             else (f"time: unknown ({self.pace})")
         )
         yield self._power_words()
 
+    def _sequence_words(self, rule: Rule) -> Iterator[str]:
+        """What seeds in sequence cost, at least, at most and in the mean."""
+        nominal = boundary(LEVEL / self.comparisons, rule.first, rule.most)
+        margin = f", or to be smaller than {self._difference(rule.margin)}" if rule.margin else ""
+        yield (
+            f"seeds in sequence: {self._cells(rule.first)} cells first, then a look at each seed, at p < {nominal:.2g}; an"
+            f" arm shown to differ{margin} gets no more; {self.cells} cells at most"
+        )
+        for one in self.expected:
+            size = "" if one.effect is None else f", {one.small:.0f} where each differs by {self._difference(one.effect)}"
+            kind = "seen so far" if self.pairs else "assumed"
+            spread = self._deviation(one.deviation)
+            yield f"  expected, for a deviation of {spread} ({kind}): {one.none:.0f} cells where nothing differs{size}"
+
+    def _deviation(self, value: float) -> str:
+        return self._difference(value) if self.pairs or self.in_points else f"{value:g} (of a paired difference)"
+
     def _power_words(self) -> str:
         tested = f"{counted(self.comparisons, 'comparison')} at level {LEVEL / self.comparisons:.3g}"
-        head = f"smallest effect at 80 % power with {counted(len(self.seeds), 'seed')}, {tested}"
+        most = "at most " if self.rule is not None else ""
+        head = f"smallest effect at 80 % power with {most}{counted(len(self.seeds), 'seed')}, {tested}"
         if len(self.seeds) < 2:
             return f"{head}: none, one seed tells no effect from chance"
         if self.pairs:
@@ -160,16 +213,21 @@ class Forecast:
             yield f"{within}: fits, {duration(spent / at_once)}{together}"
             return
         yield f"{within}: does not fit, {duration(spent / at_once)}{together}; what would:"
+        if self.rule is not None and (found := [self._seconds(one.none) or 0.0 for one in self.expected]):
+            inside = sum(one <= deadline * at_once for one in found)
+            if inside:
+                yield f"  as it is, but for the worst case: fits in the mean for {inside} of {len(found)} deviations above"
         yield f"  fewer seeds: {self._fewer_seeds(int(deadline * at_once // self.round))}"
         yield f"  fewer epochs: {self._fewer_epochs(deadline * at_once / spent)}"
         yield f"  fewer arms: {self._fewer_arms(deadline * at_once / len(self.seeds))}"
 
     def _fewer_seeds(self, seeds: int) -> str:
-        if seeds < 2:
-            return "not even two of each arm"
+        if seeds < (2 if self.rule is None else self.rule.first):
+            return "not even two of each arm" if self.rule is None else "not even the first of each arm"
         effect = self._difference if self.in_points or self.pairs else "{:.2f} deviations".format
         found = listed([effect(one.effect) for one in self.smallest(seeds)], "or")
-        return f"{seeds} of {len(self.seeds)}; smallest effect then {found}"
+        most = "" if self.rule is None else "at most "
+        return f"{most}{seeds} of {len(self.seeds)}; smallest effect then {found}"
 
     def _fewer_epochs(self, share: float) -> str:
         most = max(arm.epochs for arm in self.arms)
@@ -206,6 +264,7 @@ def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage
     metric = compared_by(study)
     comparisons = 1 if design.primary else max(len(found) - 1, 1)
     seen, pairs = deviation_seen(study, space, own, metric)
+    rule = rule_of(study.seeds, design) if isinstance(study.seeds, Sequential) else None
     in_points = is_share(metric, study.units.get(metric, ""))
     assumed = ASSUMED if in_points else (1.0,)
     tells, confounded = separation(design, space, len(found))
@@ -219,15 +278,28 @@ def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage
         metric=metric,
         in_points=in_points,
         primary=design.primary,
-        margin=design.margin,
+        margin=design.margin if rule is None else rule.margin,
         comparisons=comparisons,
         tells=tells,
         aliases=confounded,
-        power=powers(assumed if seen is None else [seen], len(found) - 1, len(study.seeds), comparisons),
+        power=powers(assumed if seen is None else [seen], len(found) - 1, len(study.seeds), comparisons, rule),
         pairs=pairs,
         pace=clock.words([config for _, config, _ in found]),
         hash=digest(plan_of(study, training)),
+        rule=rule,
+        expected=tuple(
+            _expected(rule, one, comparisons, len(found) - 1 - comparisons) for one in (assumed if seen is None else [seen])
+        )
+        if rule is not None
+        else (),
     )
+
+
+def _expected(rule: Rule, deviation: float, comparisons: int, others: int) -> Expected:
+    """What to expect where so many arms are tested, and others have the first seeds alone."""
+    none = expected(rule, comparisons, deviation, 0.0) + others * rule.first
+    small = none if rule.margin is None else expected(rule, comparisons, deviation, rule.margin) + others * rule.first
+    return Expected(deviation, none, rule.margin, small)
 
 
 def _priced(
@@ -252,8 +324,13 @@ def _priced(
 # -- what it can show -------------------------------------------------------------------------------------------------
 
 
-def powers(deviations: Sequence[float], others: int, seeds: int, comparisons: int) -> tuple[Power, ...]:
-    """The smallest effect for each deviation; arms beside the baseline (`others`) share one variance where there are two."""
+def powers(
+    deviations: Sequence[float], others: int, seeds: int, comparisons: int, rule: Rule | None = None
+) -> tuple[Power, ...]:
+    """The smallest effect for each deviation; arms beside the baseline (`others`) share one variance where there are two,
+    but not where seeds come in sequence (`rule`)."""
+    if rule is not None:
+        return tuple(Power(one, smallest_shown(rule, comparisons, one)) for one in deviations)
     df = others * (seeds - 1) if others > 1 else None
     return tuple(
         Power(deviation, smallest_effect(deviation, seeds, LEVEL / comparisons, df=df) if seeds > 1 else math.inf)

@@ -13,13 +13,14 @@ from harness.config import Backbone, Config, Custom, ExpAtt, Part, Training
 from harness.control_arms import with_controls
 from harness.cost import Cost, Shape, network_cost
 from harness.data.cache import Progress
-from harness.data.pictures import DataInfo
 from harness.data.own import own_info
+from harness.data.pictures import DataInfo
 from harness.data.sources import open_data, open_test
+from harness.design import Arm, Design, Sequential, arms, more_seeds
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
 from harness.hardware import Hardware, worth_compiling
-from harness.key import canonical, network_identity
+from harness.key import canonical, identity, network_identity
 from harness.own_loop import loop_of
 from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
@@ -98,6 +99,8 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
+    if isinstance(study.seeds, Sequential) and isinstance(study.strategy, Design):
+        assert_arms_trainable(study, arms(study.strategy, space), space, price)
     notes += tuple(loading(space, info.shape, init) for init in initial)
     return Checked(
         study, stored, space, info, sources | initial, price, notes, counted_modules(study), written, tuple(older), changes
@@ -120,7 +123,7 @@ def grown(study: Study, stored: Stored) -> tuple[Study, tuple[str, ...], bool]:
     if old["strategy"]["kind"] == new["strategy"]["kind"]:
         budget = {name: new["strategy"][name] for name in ("trials", "primary", "margin") if name in new["strategy"]}
         may["strategy"] = old["strategy"] | budget
-        if set(new["seeds"]) >= set(old["seeds"]) and "trials" not in budget:
+        if more_seeds(old["seeds"], new["seeds"]) and "trials" not in budget:
             may["seeds"] = new["seeds"]
     if not differences(old | may, new):
         told = [change for change in all_changes if not change.startswith(("question", "strategy.trials"))]
@@ -311,6 +314,24 @@ def assert_trainable(study: Study, space: Space, price: Price, draws: int = 2_00
                 return
     bounds = " and ".join(map(str, study.constraints))
     raise StudyError(f"study {study.name!r} has nothing to train: none of {draws:,} configs drawn has {bounds}")
+
+
+def assert_arms_trainable(study: Study, planned: list[Arm], space: Space, price: Price) -> None:
+    """Raises StudyError for an arm that would have no trials of its own: what seeds in sequence decide counts all arms."""
+    known: dict[str, str] = {}
+    for arm in planned:
+        config = space.config(arm.params)
+        cost = price(config)._asdict()
+        if broken := next((bound for bound in study.constraints if not bound.holds(cost)), None):
+            raise StudyError(
+                f"Study.seeds = Sequential(...): arm {arm.name!r} breaks {broken} ({cost[broken.metric]:,}) and would never"
+                " be trained; loosen the constraint, or take the arm out of the space"
+            )
+        if (twin := known.setdefault(canonical(identity(config)), arm.name)) != arm.name:
+            raise StudyError(
+                f"Study.seeds = Sequential(...): arms {twin!r} and {arm.name!r} are one network and recipe; take one out of"
+                " the space"
+            )
 
 
 def differing(stored: Stored, info: DataInfo, sources: dict[str, str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.design import Sequential
 from harness.errors import StudyError
 from harness.report.words import counted
 from harness.space import Params
@@ -59,6 +60,11 @@ class Shard:
     def split(self, study: Study) -> Literal["seeds", "cells", "searches"]:
         """What is split; raises StudyError where a study has not so many parts."""
         strategy = study.strategy
+        if isinstance(study.seeds, Sequential):
+            raise StudyError(
+                f"--shard {self}: which seeds come next depends on the results of every arm; run the study whole, or list its"
+                " seeds"
+            )
         if isinstance(strategy, Search):
             if self.of > strategy.trials:
                 raise StudyError(f"--shard {self}: {counted(strategy.trials, 'trial')} cannot be split into {self.of} parts")

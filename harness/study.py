@@ -1,13 +1,23 @@
 """A study: a question, with everything needed to answer it. A study file exports one as STUDY."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, WrapValidator, model_validator
 
 from harness.config import NETWORKS, Neutral, OwnData, Part, Training, Trunk, parts_from_json
-from harness.design import DESIGNS, AddOneIn, Factorial, FractionalFactorial, LeaveOneOut, Listed, OneAtATime
+from harness.design import (
+    DESIGNS,
+    AddOneIn,
+    Design,
+    Factorial,
+    FractionalFactorial,
+    LeaveOneOut,
+    Listed,
+    OneAtATime,
+    Sequential,
+)
 from harness.errors import StudyError, hint
 from harness.latency import HERE, MEASURED, Latency
 from harness.space import Choice, Same, Space, Vary
@@ -238,6 +248,24 @@ def held_in(node: Any) -> Iterator[Any]:
         yield node
 
 
+def _sequence(value: Any, plain: Callable[[Any], tuple[int, ...]]) -> tuple[int, ...]:
+    """Seeds as they are: a sequence is more than the tuple that it is too."""
+    return value if isinstance(value, Sequential) else plain(value)
+
+
+def _plain_seeds(seeds: tuple[int, ...]) -> Any:
+    return seeds.to_json() if isinstance(seeds, Sequential) else list(seeds)
+
+
+def _sequential(plain: dict[str, Any]) -> Sequential:
+    """Seeds in sequence from their JSON."""
+    given = {name: value for name, value in plain.items() if name != "kind"}
+    known = tuple(Sequential.__annotations__)
+    if plain.get("kind") != "sequential" or (unknown := next((name for name in given if name not in known), None)):
+        raise StudyError(f"seeds {plain}: unknown; Sequential has {', '.join(known)}{hint(unknown, known)}")
+    return Sequential(**given)
+
+
 class Study(Part):
     """A space, a strategy, objectives, constraints, seeds and a budget, under a name that its database knows it by."""
 
@@ -252,7 +280,8 @@ class Study(Part):
     """Which trials end before their last epoch; None: none does."""
     objectives: tuple[Objective, ...] = (maximize("accuracy"), minimize("params"), minimize("macs"))
     constraints: tuple[Constraint, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], WrapValidator(_sequence), PlainSerializer(_plain_seeds)] = (0,)
+    """Of every config; of a design also `Sequential(...)`."""
     measure: tuple[Latency, ...] = ()
     """Devices and batch sizes at which every network is measured before it is trained; the first is what `latency` and
     `inference_memory` mean. Empty, where an objective or a constraint names one of them: one picture, where trials run."""
@@ -292,6 +321,9 @@ class Study(Part):
                 " leave stopping out, or that objective"
             )
         self._measures_what_it_can()
+        if isinstance(self.seeds, Sequential):
+            self._can_be_sequential(self.seeds)
+            return self
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise StudyError(f"Study.seeds = {self.seeds}: give one or more different numbers from 0")
         if len(self.seeds) > 1 and isinstance(self.strategy, Search):
@@ -299,6 +331,38 @@ class Study(Part):
                 f"Study.seeds = {self.seeds}: a search trains each config with one seed; give one, or use a design"
             )
         return self
+
+    def _can_be_sequential(self, seeds: Sequential) -> None:
+        """Raises StudyError where there is no comparison to decide, or nothing to decide it by."""
+        if not isinstance(self.strategy, Design):
+            raise StudyError(
+                "Study.seeds = Sequential(...): only a design has comparisons to decide; use one, or list the seeds"
+            )
+        if self.stopping is not None:
+            raise StudyError(
+                "Study.seeds = Sequential(...): trials that stop early decide no comparison; leave stopping out"
+            )
+        if self.needs_elsewhere or any(bound.metric in MEASURED for bound in self.constraints):
+            raise StudyError(
+                "Study.seeds = Sequential(...): every arm has to be trained, and what is measured may rule one out; leave"
+                f" {', '.join(MEASURED)} out of objectives and constraints"
+            )
+        metric = next((objective.metric for objective in self.objectives if objective.metric not in EXACT), None)
+        if metric is None:
+            raise StudyError(
+                "Study.seeds = Sequential(...): no objective is learned, so seeds decide nothing; add maximize('accuracy')"
+            )
+        effect, margin = seeds.smallest_effect, self.strategy.margin
+        if effect is not None and margin is not None and effect != margin:
+            raise StudyError(
+                f"Sequential.smallest_effect = {effect:g} and {type(self.strategy).__name__}.margin = {margin:g} are both"
+                " the smallest difference that matters: give one of them"
+            )
+        if effect is not None and effect >= 0.1 and metric.endswith(("accuracy", "top5")):
+            raise StudyError(
+                f"Sequential.smallest_effect = {effect:g} of {metric} is {100 * effect:g} points: for {effect:g} points"
+                f" write {effect / 100:g}"
+            )
 
     def _assert_measured(self, metrics: Sequence[str]) -> None:
         """Raises StudyError for an objective that no trial will measure, and for data that no loop reads."""
@@ -386,6 +450,8 @@ class Study(Part):
                 if kind not in kinds:
                     raise StudyError(f"{name} {kind!r}: unknown; this version knows {', '.join(kinds)}")
                 fields[name] = kinds[kind](**{field: parts_from_json(value) for field, value in plain.items()})
+        if isinstance(seeds := fields["seeds"], dict):
+            fields["seeds"] = _sequential(seeds)
         if isinstance(own := fields.get("data"), dict):
             fields["data"] = OwnData(**parts_from_json(own))
         parts = {"objectives": Objective, "constraints": Constraint, "measure": Latency, "seeds": None}

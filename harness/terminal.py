@@ -111,6 +111,9 @@ class Log(Watcher):
     def lost(self, ledger: Ledger, running: Running, reason: str) -> None:
         self.note(f"trial {running.number}: {reason}; it goes on with another worker")
 
+    def looked(self, ledger: Ledger, standing: str) -> None:
+        self.note(standing)
+
     def ended(self, ledger: Ledger, running: Running, outcome: Outcome) -> None:
         count = sum(ledger.finished.values())
         left = time_left(ledger, self._started, self._before)
@@ -163,6 +166,8 @@ class LiveTable(Log):
         lines: list[RenderableType] = [head, bar]
         if best:
             lines.append(Text(f"best so far: {best}", style="green", overflow="ellipsis", no_wrap=True))
+        if ledger.standing:
+            lines.append(Text(ledger.standing, overflow="ellipsis", no_wrap=True))
         return Group(*lines, self._running(ledger), Text())
 
     def _running(self, ledger: Ledger) -> Table:

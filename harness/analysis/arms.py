@@ -1,11 +1,13 @@
 """The arms of a study and what was measured for each: what effects are computed from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.front import measured
-from harness.design import Arm, Design, arms, planned
+from harness.analysis.sequential import Course, Rule, follow
+from harness.design import Arm, Design, Sequential, arms, planned
 from harness.record import Record
 from harness.report.words import differences
 from harness.space import Params, Space
@@ -20,12 +22,21 @@ class Arms:
     params: Mapping[str, Params]
     records: Mapping[str, Mapping[int, Record]]
     """Complete ones only."""
-    seeds: tuple[int, ...]
-    """What every arm is planned to have."""
+    planned: Mapping[str, tuple[int, ...]]
+    """The seeds that each arm is to have: where they come in sequence those that the results so far ask for."""
+    course: Course | None = None
+    """What the results so far have decided, where seeds come in sequence."""
+    beyond: int = 0
+    """Complete trials that the results do not ask for, left out: of seeds behind an arm's last look."""
 
     @property
     def baseline(self) -> str:
         return self.names[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that the baseline is to have, which are all that any arm is to have."""
+        return self.planned[self.baseline]
 
     def values(self, metric: str) -> dict[str, dict[int, float]]:
         """Arm to seed to measured value."""
@@ -38,7 +49,7 @@ class Arms:
     @property
     def missing(self) -> dict[str, tuple[int, ...]]:
         """Planned seeds that an arm has no complete trial of, by arm; arms that lack none are left out."""
-        lacking = {name: tuple(seed for seed in self.seeds if seed not in self.records[name]) for name in self.names}
+        lacking = {name: tuple(seed for seed in self.planned[name] if seed not in self.records[name]) for name in self.names}
         return {name: seeds for name, seeds in lacking.items() if seeds}
 
 
@@ -56,8 +67,76 @@ def arms_of(study: Study, space: Space, records: Sequence[Record]) -> Arms | Non
         name = by_params.get(_frozen(record.params))
         if name is not None and record.state == "complete":
             found[name].setdefault(record.seed, record)
+    if len(told) < 2:
+        return None
+    if isinstance(study.seeds, Sequential):
+        return _in_sequence(contest(study, space), compared_by(study), found, records)
     names = tuple(arm.name for arm in told)
-    return Arms(names, {arm.name: arm.params for arm in told}, found, study.seeds) if len(names) > 1 else None
+    return Arms(names, {arm.name: arm.params for arm in told}, found, dict.fromkeys(names, study.seeds))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The comparisons of a design whose seeds come in sequence."""
+
+    rule: Rule
+    params: Mapping[str, Params]
+    """The arms by name, the baseline first."""
+    names: Mapping[tuple[tuple[str, str], ...], str]
+
+    @property
+    def baseline(self) -> str:
+        return next(iter(self.params))
+
+    def name(self, params: Params) -> str | None:
+        """The arm of these parameters, None where it is none of the design."""
+        return self.names.get(_frozen(params))
+
+    def course(self, values: Mapping[str, Mapping[int, float]], gone: Mapping[str, Collection[int]]) -> Course:
+        return follow(values, gone, self.baseline, self.rule)
+
+    def asked(self, course: Course) -> dict[str, int]:
+        """Seeds that each arm is to have, by what the results so far say."""
+        return {self.baseline: course.asked} | {name: one.asked for name, one in course.arms.items()}
+
+
+def contest(study: Study, space: Space) -> Contest:
+    """The comparisons of a study whose seeds come in sequence."""
+    assert isinstance(study.seeds, Sequential)
+    assert isinstance(study.strategy, Design)
+    told = arms(study.strategy, space)
+    return Contest(
+        rule_of(study.seeds, study.strategy),
+        {arm.name: arm.params for arm in told},
+        {_frozen(arm.params): arm.name for arm in told},
+    )
+
+
+def rule_of(seeds: Sequential, design: Design) -> Rule:
+    """What is looked at, and when: the margin is the design's where the seeds name none."""
+    return Rule(seeds.first, seeds.most, seeds.smallest_effect or design.margin, design.primary)
+
+
+def _in_sequence(
+    contest: Contest, metric: str, complete: Mapping[str, Mapping[int, Record]], records: Sequence[Record]
+) -> Arms:
+    """The arms with the trials that the results ask for; a trial that failed and does not run again is not waited for."""
+    ended: dict[str, set[int]] = {name: set() for name in contest.params}
+    for record in sorted(records, key=lambda record: record.number):
+        if (name := contest.name(record.params)) is not None:
+            (ended[name].discard if record.state == "running" else ended[name].add)(record.seed)
+    values = {
+        name: {seed: value for seed, record in found.items() if math.isfinite(value := measured(record, metric))}
+        for name, found in complete.items()
+    }
+    course = contest.course(values, ended)
+    planned = {name: tuple(range(asked)) for name, asked in contest.asked(course).items()}
+    kept = {
+        name: {seed: found[seed] for seed in sorted(values[name]) if seed in planned[name]}
+        for name, found in complete.items()
+    }
+    beyond = sum(len(values[name]) - len(kept[name]) for name in kept)
+    return Arms(tuple(contest.params), contest.params, kept, planned, course, beyond)
 
 
 def compared_by(study: Study) -> str:

@@ -57,12 +57,27 @@ class Test:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of the difference; everything where the seeds cannot tell."""
+        return self.at(LEVEL)
+
+    def at(self, level: float) -> tuple[float, float]:
+        """The differences that the test does not reject at a level."""
         from scipy.stats import t
 
         if self.df < 1:
             return -math.inf, math.inf
-        half = float(t.ppf(1 - LEVEL / 2, self.df)) * self.error
+        half = float(t.isf(level / 2, self.df)) * self.error
         return self.difference - half, self.difference + half
+
+
+@dataclass(frozen=True)
+class Look:
+    """The last look at a comparison whose seeds are added in sequence."""
+
+    seeds: int
+    """Pairs that it rested on; 0 before the first look."""
+    most: int
+    last: bool
+    """Whether no seed will be added any more."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,8 @@ class Effect:
     """What pairing was worth: the variance of an unpaired difference over that of the paired one, as a factor of seeds."""
     arms: int
     """Comparisons that share the level."""
+    look: Look | None = None
+    """None where all seeds were fixed beforehand."""
 
     @property
     def difference(self) -> float:
@@ -101,7 +118,10 @@ class Effect:
 
     @property
     def more(self) -> int | None:
-        """Seeds to add for 80 % power at the margin, or at the difference seen where none is stated; None beyond 1,000."""
+        """Seeds to add for 80 % power at the margin, or at the difference seen where none is stated; None beyond 1,000, and
+        where seeds come in sequence, which add themselves."""
+        if self.look is not None:
+            return None
         deviation = self.test.error * math.sqrt(len(self.seeds)) if self.test.df >= 1 else math.nan
         needed = seeds_needed(self.margin or abs(self.difference), deviation, LEVEL / self.arms)
         return needed and max(needed - len(self.seeds), 1)
@@ -111,6 +131,10 @@ class Effect:
         """The verdict as a person reads it."""
         if self.verdict == "no difference":
             return f"no difference larger than {self.margin:g}"
+        if self.verdict == "undecided" and self.look is not None:
+            if not self.look.seeds:
+                return "undecided, no look yet"
+            return f"undecided after {self.look.seeds}{'' if self.look.last else f' of at most {self.look.most}'} seeds"
         if self.verdict == "undecided":
             more = self.more
             return f"undecided ({more} more seed{'s' * (more > 1)})" if more else "undecided (beyond 1,000 seeds)"
@@ -161,7 +185,8 @@ def effects(
             verdict="not tested",
             margin=margin,
             arms=len(tried),
-            **_pairing([values[baseline][seed] for seed in shared], [values[arm][seed] for seed in shared]),
+            look=None,
+            **pairing([values[baseline][seed] for seed in shared], [values[arm][seed] for seed in shared]),
         )
         found.append(replace(effect, verdict=_verdict(effect, larger_is_better)) if arm in tried else effect)
     return found
@@ -233,7 +258,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _pairing(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
+def pairing(one: Sequence[float], other: Sequence[float]) -> dict[str, float]:
     """Pearson's correlation and what it was worth; 0 and 1 where there are fewer than three pairs or no spread."""
     import numpy as np
 

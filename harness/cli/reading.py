@@ -14,6 +14,7 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from harness.analysis.sequential import Course
     from harness.record import Record
     from harness.storage.reader import Stored
 
@@ -96,6 +97,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     shard = Shard.from_json(stored.attributes.get("shard"))
     arms = arms_of(study, study.open_space(check=False), records)
     lacking = lacking_words(arms) if arms is not None else ""
+    course = None if arms is None else arms.course
     if as_json:
         reused = {record.number: record.reused for record in records if record.reused}
         rows = [
@@ -114,6 +116,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         told = {"front": rows, **reasons, "saved_epochs": saved, "reused": reused, "measured": timed}
         told |= {"shard": shard and str(shard), "missing": dict(arms.missing) if arms is not None else {}}
         told["confirmed"] = {one.name: one.counts for one in confirming(every, stored.name)}
+        told |= {} if course is None else {"sequential": course.to_json()}
         print(json.dumps(_study_row(stored) | told))
         return
     others = [one for one in revisions(every, revision(stored.name)[0]) if one.name != stored.name]
@@ -143,6 +146,8 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         longest = max((record.config.training.epochs for record in records), default=0)
         words = early_stopping(study, longest)
         console.print(f"early stopping: {words}; {counted(saved, 'epoch')} saved", markup=False, style="dim")
+    if course is not None:
+        _print_course(course)
     if best:
         console.print(f"\nfront ({len(best)} of {stored.counts.get('complete', 0)} finished trials)", style="dim")
         table = Table(box=None, padding=(0, 1), header_style="dim")
@@ -181,6 +186,20 @@ def measured_lines(records: "Sequence[Record]") -> list[str]:
         low, high = (metric_text("latency", bound(latencies.values())) for bound in (min, max))
         lines.append(f"measured: {title}, {counted(len(latencies), 'trial')}, {low} to {high}")
     return lines
+
+
+def _print_course(course: "Course") -> None:
+    """What seeds in sequence have decided, and what it took."""
+    from harness.report.words import counted
+
+    so_far = "" if course.ended else " so far"
+    console.print(f"seeds in sequence: {course.words}", markup=False)
+    saved = f"{counted(course.cells, 'trial')} asked for{so_far}, {course.saved} fewer than with every seed for every arm"
+    console.print(f"  {saved}", markup=False, style="dim")
+    kinds = {"differs": "decided, differs", "close": "decided, within the margin"}
+    for arm, standing in course.arms.items():
+        words = f"  {arm}: {kinds.get(standing.kind, standing.kind)}, {counted(standing.asked, 'seed')}"
+        console.print(words, markup=False, style="dim")
 
 
 @verbs.command(rich_help_panel=PANEL)

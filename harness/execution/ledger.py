@@ -19,6 +19,7 @@ from harness.code import source_hash
 from harness.config import Config
 from harness.cost import Cost
 from harness.data.pictures import DataInfo
+from harness.design import Sequential
 from harness.errors import ConfigError, SpaceError
 from harness.execution.keeping import Keep, Keeper
 from harness.execution.reuse import Elsewhere, may_stand, origin
@@ -30,6 +31,7 @@ from harness.space import Params
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.store import Store
 from harness.strategies.proposers import Cells, Proposal, Proposer, distributions, proposed, proposer
+from harness.strategies.rounds import Rounds
 from harness.strategies.stopping import recalled
 from harness.study import Search, Study
 from harness.trial import Assignment, Outcome, Report
@@ -86,6 +88,9 @@ class Watcher:
 
     def lost(self, ledger: "Ledger", running: Running, reason: str) -> None:
         """A trial lost its worker and waits for another."""
+
+    def looked(self, ledger: "Ledger", standing: str) -> None:
+        """Results have changed what is decided, where seeds come in sequence."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,11 @@ class Ledger:
         self._cells = {self._cell(record.config, record.seed) for record in records}
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
         self._proposer = self._strategy(len(records))
+        self._rounds = Rounds(self.study, self.space) if isinstance(self.study.seeds, Sequential) else None
+        if self._rounds is not None:
+            self._proposer = self._rounds
+        self.standing = ""
+        """What the results so far have decided, where seeds come in sequence."""
         self._elsewhere = Elsewhere(self.store, self.study_id, self.rules.reuse_from)
         self.reused = 0
         """Trials of other studies taken over in this run."""
@@ -181,11 +191,31 @@ class Ledger:
         self._failed_again(records)
         self._promote(records)
         self._keeper.spare(self._pending, self.ladder.best())
+        self._expect_again()
         repeated = sum(record.replaces is not None or record.promotes is not None for record in records)
         self.planned = self._count_planned(repeated + len(self._again))
+        self._look()
         self.looked_at = self.screened_out = 0
 
     # what there is to do
+
+    def _expect_again(self) -> None:
+        """Where seeds come in sequence, what runs again is waited for."""
+        if self._rounds is not None:
+            for record in self._again:
+                self._rounds.expect(record)
+            self.standing = self._rounds.course.words
+
+    def _look(self) -> None:
+        """Where seeds come in sequence: counts what the results so far ask for, and tells what they have decided."""
+        if self._rounds is None:
+            return
+        cells = len(self._cells) + self._rounds.left
+        again = self.rows - len(self._cells) + len(self._again)
+        self.planned = max(min(cells, self.rules.trials or cells) + again, self.rows)
+        if (standing := self._rounds.course.words) != self.standing:
+            self.standing = standing
+            self.watcher.looked(self, standing)
 
     def _strategy(self, rows: int) -> Proposer:
         """Who proposes, after so many rows: of a shard its own part, or a search of its own."""
@@ -213,6 +243,8 @@ class Ledger:
 
     def _recall(self, record: Record) -> None:
         """Takes up a row of an earlier run: its result, or the trial itself where it was cut short."""
+        if self._rounds is not None:
+            self._rounds.recall(record)
         if record.state == "complete":
             values = [record.value(objective.metric) for objective in self.study.objectives]
             self._note_best(values)
@@ -281,7 +313,14 @@ class Ledger:
     @property
     def done(self) -> bool:
         """Whether nothing is left to hand out, now or later."""
-        return not (self._waiting or self._alone or self._again) and (self._exhausted or self.rows >= self.planned)
+        if self._waiting or self._alone or self._again or self._waits:
+            return False
+        return self._exhausted or self.rows >= self.planned
+
+    @property
+    def _waits(self) -> bool:
+        """Whether results that are still to come may ask for more."""
+        return self._rounds is not None and self._rounds.waiting
 
     @property
     def stopping(self) -> bool:
@@ -339,7 +378,7 @@ class Ledger:
             yield self._kept.popleft(), None
         while self.rows < self.planned and not self._only_chooses and (proposal := self._proposer.propose()) is not None:
             yield proposal, None
-        if self.rows < self.planned:
+        if self.rows < self.planned and not self._waits:
             self._exhausted, self.planned = True, self.rows
 
     @property
@@ -436,6 +475,7 @@ class Ledger:
         self.ladder.reached(running.assignment.key, running.epochs, record.curve, costs)
         self._keeper.settle(running.number, values)
         self._proposer.told(running.proposal, values)
+        self._look()
         self.watcher.ended(self, running, Outcome("complete", metrics=metrics, reason=origin_words(reused)))
 
     def _values(self, costs: Mapping[str, int], metrics: Mapping[str, float]) -> list[float]:
@@ -599,6 +639,7 @@ class Ledger:
             self._keeper.settle(running.number, values)
         self._proposer.told(running.proposal, known)
         self.watcher.ended(self, running, outcome)
+        self._look()
         self._give_up_if_hopeless(outcome)
 
     def _values_expected(self, costs: Mapping[str, int], curve: Sequence[Epoch], epochs: int) -> list[float]:

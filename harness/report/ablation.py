@@ -3,12 +3,13 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
 from harness.analysis.effects import Effect, Values, effects, half_width
+from harness.analysis.sequential import Course, course_effects
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
 from harness.report.words import Unit, is_share, unit
 
@@ -49,6 +50,10 @@ class Ablation:
     larger_is_better: bool = True
     comment: str = ""
     """Where the numbers come from: study, commit, date."""
+    course: Course | None = None
+    """What the results have decided, where seeds come in sequence."""
+    beyond: int = 0
+    """Trials left out, of seeds behind an arm's last look."""
 
     def number(self, value: float) -> str:
         """A value in the table's unit; a dash where there is none."""
@@ -89,11 +94,12 @@ class Ablation:
     def notes(self) -> list[str]:
         """What the table rests on, a sentence each."""
         told = [row.effect for row in self.rows if row.effect is not None]
-        found = []
+        found = [] if self.course is None else list(self._sequence(self.course))
         test = "seeds as blocks with one variance for all arms" if any(effect.pooled for effect in told) else "paired t-test"
         tested = sum(effect.verdict != "not tested" for effect in told)
         several = f", Holm over {tested} comparisons" if tested > 1 else ""
-        found.append(f"Difference to {self.baseline}: 95 % interval of each; {test}{several}.")
+        if self.course is None:
+            found.append(f"Difference to {self.baseline}: 95 % interval of each; {test}{several}.")
         if margin := next((effect.margin for effect in told if effect.margin), None):
             found.append(f"Margin {self.number(margin)}{self.unit}: two one-sided tests.")
         found += [
@@ -102,10 +108,34 @@ class Ablation:
             for effect in told
             if effect.missing
         ]
+        if self.beyond:
+            found.append(f"Left out: {self.beyond} complete trials of seeds behind their arm's last look.")
         if pairs := [effect for effect in told if len(effect.seeds) > 2]:
             shared, worth = median(effect.correlation for effect in pairs), median(effect.gain for effect in pairs)
             found.append(f"Pairing by seed: median correlation {shared:+.2f}, worth {worth:.1f} times the seeds.")
         return found
+
+    def _sequence(self, course: Course) -> Iterator[str]:
+        """How seeds were added, and what that means for the numbers."""
+        rule, tested = course.rule, course.tested
+        several = f"Holm's procedure over {tested} comparisons" if tested > 1 else "one comparison"
+        yield (
+            f"Difference to {self.baseline}: paired t-tests on seeds in sequence, a look at each from {rule.first} to"
+            f" {rule.most}, at a constant nominal level that pays for all looks, within {several}. Intervals of 95 % or more"
+            " (repeated confidence intervals) hold zero just where no difference is shown."
+        )
+        settled = {"differ": course.of("differs"), "within the margin": course.of("close"), "open": course.open}
+        looks = f"{course.words[0].upper()}{course.words[1:]}"
+        told = ", ".join(f"{len(arms)} {words}" for words, arms in settled.items() if arms)
+        so_far = "" if course.ended else " so far"
+        yield (
+            f"{looks}{f' ({told})' if told else ''}; {course.cells} trials asked for{so_far}, {course.saved} fewer than"
+            f" {rule.most} seeds of every arm."
+        )
+        if course.of("differs") and rule.most > rule.first:
+            yield "An arm that is decided early has its difference overstated on average; its interval holds."
+        if gone := course.of("without trials"):
+            yield f"No seed of {', '.join(gone)} could be compared: no more were added."
 
 
 def ablation(
@@ -119,13 +149,19 @@ def ablation(
     costs: Mapping[str, Mapping[str, int]] | None = None,
     comment: str = "",
     unit: str = "",
+    course: Course | None = None,
+    beyond: int = 0,
 ) -> Ablation:
     """The table of every arm against the baseline, which comes first; raises EffectError where nothing can be compared.
-    `unit` is what a study says of a metric of its own."""
-    found = {
-        effect.arm: effect
-        for effect in effects(values, baseline, margin=margin, primary=primary, larger_is_better=larger_is_better)
-    }
+    `unit` is what a study says of a metric of its own. Where seeds come in sequence (`course`) an arm is told by the seeds of its last look."""
+    if course is None:
+        told = effects(values, baseline, margin=margin, primary=primary, larger_is_better=larger_is_better)
+    else:
+        told = course_effects(course, values, baseline, larger_is_better=larger_is_better)
+        values = {baseline: values[baseline]} | {
+            one.arm: {seed: values[one.arm][seed] for seed in one.seeds} for one in told
+        }
+    found = {effect.arm: effect for effect in told}
     rows = tuple(_row(arm, values[arm], found.get(arm), (costs or {}).get(arm, {})) for arm in (baseline, *found))
     errors = [effect.test.error for effect in found.values() if effect.test.df >= 1 and effect.test.error > 0]
     within = all(0 <= value <= 1 for arm in values.values() for value in arm.values())
@@ -133,7 +169,7 @@ def ablation(
     scale, symbol = (100.0, "%") if share else (1.0, unit)
     least = min(errors, default=0.01) * scale
     decimals = min(max(1 - math.floor(math.log10(least)), 0), 8)
-    return Ablation(metric, baseline, rows, scale, decimals, symbol, larger_is_better, comment)
+    return Ablation(metric, baseline, rows, scale, decimals, symbol, larger_is_better, comment, course, beyond)
 
 
 def _row(arm: str, cells: Mapping[int, float], effect: Effect | None, costs: Mapping[str, int]) -> Row:

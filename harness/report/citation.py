@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.design import Design, FractionalFactorial
+from harness.design import Design, FractionalFactorial, Sequential
 from harness.report.comparison import compared
 from harness.report.confirmed import how_words, looks_words, order_words
 from harness.report.facts import Facts
@@ -80,6 +80,7 @@ def _keys(facts: Facts) -> Iterator[str]:
     found = compared(facts)
     if found is not None:
         yield from ["holm1979"] * (len(found.effects) > 1 and not _primary(facts))
+        yield from ["pocock1977", "jennison1989", "tamhane2021"] * (found.table.course is not None)
         yield from ["schuirmann1987"] * any(effect.margin for effect in found.effects)
     yield from ("akiba2019optuna", "liaw2018tune", "paszke2019pytorch")
     targets = [str(init) for init in facts.settings("init")] + [str(name) for name in _targets(facts)]
@@ -207,8 +208,8 @@ def _trials(facts: Facts) -> str:
     told = dict(done(facts))
     seeds = facts.study.seeds
     paired = (
-        f" Every arm was trained with the same seeds ({listed(seeds)}), hence the same split, order of pictures,"
-        " augmentation and initial weights of shared modules."
+        f" {_given(facts)}Every arm was trained with the same seeds ({listed(seeds)}), hence the same split, order of"
+        " pictures, augmentation and initial weights of shared modules."
         if isinstance(facts.study.strategy, Design) and len(seeds) > 1
         else ""
     )
@@ -217,6 +218,17 @@ def _trials(facts: Facts) -> str:
     if isinstance(facts.study.strategy, FractionalFactorial):
         part = f" The fraction has resolution {facts.study.strategy.resolution} or more."
     return f"{told['Searched']}{part}{paired}{stopped} Of {counted(len(facts.trials), 'trial')}, {counts(facts.states)}."
+
+
+def _given(facts: Facts) -> str:
+    """That seeds came in sequence, where they did."""
+    seeds = facts.study.seeds
+    if not isinstance(seeds, Sequential):
+        return ""
+    return (
+        f"Each arm was given {seeds.first} seeds, and one more at a time, up to {seeds.most}, as long as its comparison was"
+        " undecided (a group-sequential design). "
+    )
 
 
 def _primary(facts: Facts) -> str | None:
@@ -238,9 +250,14 @@ def _test(facts: Facts) -> str:
         if several
         else " at a level of 0.05"
     )
+    if found.table.course is not None:
+        test += (
+            f" after each seed from {found.table.course.rule.first} on, at a constant nominal level that pays for all looks"
+        )
     words = (
         f"Arms were compared with {found.arms.baseline!r} in {NOUNS[found.table.metric]} by"
-        f" {test}{over}; intervals are of 95 %."
+        f" {test}{over}; intervals are"
+        f" {'of 95 %' if found.table.course is None else 'repeated confidence intervals of 95 % or more'}."
     )
     if margin := next((effect.margin for effect in found.effects if effect.margin), None):
         words += (

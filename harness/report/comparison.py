@@ -49,6 +49,8 @@ def compared(facts: Facts) -> Comparison | None:
         costs=arms.costs(),
         comment=origin(facts),
         unit=facts.main.unit,
+        course=arms.course,
+        beyond=arms.beyond,
     )
     return Comparison(arms, table, str(facts.attributes.get("plan", "")), _later(facts))
 

@@ -12,7 +12,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from harness.analysis.effects import EffectError, Values, effects, holm, power, seeds_needed, sensitivity, smallest_effect
-from harness.analysis.sequential import boundary, decide
 
 
 def table(rows: dict[str, list[float]]) -> dict[str, dict[int, float]]:
@@ -150,31 +149,6 @@ def test_other_methods_and_what_they_could_reach() -> None:
     ten = sensitivity([0.1 * n + 0.2 for n in range(10)])
     assert ten.sign_flip == pytest.approx(2 / 1024) == ten.smallest
     assert ten.bootstrap is not None and ten.bootstrap[0] < 0.65 < ten.bootstrap[1]
-
-
-def test_a_single_look_is_the_plain_test() -> None:
-    assert boundary(0.05, 5, 5) == pytest.approx(0.05, rel=0.03)
-    assert boundary(0.05, 5, 5, sides=1) == pytest.approx(0.05, rel=0.03)
-
-
-def test_looks_cost_what_was_measured_elsewhere() -> None:
-    """Four arms, a look after each seed from 3 to 10: a constant level of 0.00254 a look and arm."""
-    assert boundary(0.05 / 4, 3, 10) == pytest.approx(0.00254, rel=0.05)
-
-
-def test_what_is_settled_stays_settled_and_frees_its_share() -> None:
-    rng = np.random.default_rng(1)
-    noise = {arm: rng.normal(0, 0.1, 10) for arm in ("plain", "big", "same", "wide")}
-    values = table({"plain": [*noise["plain"]], "big": [*noise["big"] + 2], "same": [*noise["same"]]})
-    values["wide"] = dict(enumerate(rng.normal(0.3, 2.0, 10)))
-    seen: set[str] = set()
-    for count in range(3, 11):
-        part = {arm: {seed: value for seed, value in cells.items() if seed < count} for arm, cells in values.items()}
-        found = decide(part, "plain", first=3, most=10, margin=0.5)
-        assert seen <= {*found.differ, *found.close}
-        assert sorted((*found.differ, *found.close, *found.open)) == ["big", "same", "wide"]
-        seen = {*found.differ, *found.close}
-    assert found.differ == ("big",) and found.close == ("same",) and found.open == ("wide",)
 
 
 def test_arms_that_differ_by_constants_alone_are_compared_all_the_same() -> None:
