@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis.arms import Arms, arms_of
 from harness.analysis.front import front, measured
-from harness.config import Scalar
+from harness.config import Backbone, Scalar
 from harness.cost import Cost, Shape
 from harness.design import Design, arms
 from harness.record import Record, State
@@ -148,8 +148,8 @@ class Facts:
         """Height and width of what leaves each stage of the networks, by its number; nothing where that is not known."""
         if self.best is None or self.shape is None:
             return {}
-        network: Any = self.best.record.config.network
-        if not hasattr(network, "pieces"):
+        network = self.best.record.config.network
+        if isinstance(network, Backbone):
             return {}
         found = network.pieces(self.shape, lambda *_: Cost(0, 0))
         return {name.removeprefix("stage "): list(grid[1:]) for name, _, grid in found if name.startswith("stage ")}
