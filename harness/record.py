@@ -165,6 +165,11 @@ class Record:
         return cast(Config, part_from_json(self.config_json))
 
     @property
+    def untrained(self) -> bool:
+        """Whether its network broke a measured constraint, so that it was stopped before its first epoch."""
+        return self.state == "stopped" and not self.curve
+
+    @property
     def remark(self) -> str:
         """Why a trial failed or was stopped, or what it took over or goes on with; nothing where there is nothing to say."""
         promoted = "" if self.promotes is None else f"goes on with trial {self.promotes}, which was stopped early"

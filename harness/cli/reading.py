@@ -120,7 +120,8 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         print(json.dumps(_study_row(stored) | told))
         return
     others = [one for one in revisions(every, revision(stored.name)[0]) if one.name != stored.name]
-    states = counts(stored.counts) or "no trials yet"
+    over = [record for record in stops if record.untrained]
+    states = counts(stored.counts, len(over)) or "no trials yet"
     holder = holders(storage).get(stored.study_id)
     planned = study.strategy.model_dump().get("trials")
     console.print(f"{stored.name}: {states}" + (f"; {planned} planned" if planned else ""), style="bold", markup=False)
@@ -162,7 +163,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     if taken := Counter(str(record.reused["study"]) for record in records if record.reused):
         words = ", ".join(f"{counted(count, 'trial')} from {name}" for name, count in taken.items())
         console.print(f"taken over: {words}", markup=False, style="dim")
-    if over := [record for record in stops if not record.curve]:
+    if over:
         console.print(f"not trained: {counted(len(over), 'trial')}, for the network breaks a constraint", style="dim")
     for line in measured_lines(records):
         console.print(line, markup=False, style="dim")

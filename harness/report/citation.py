@@ -217,7 +217,8 @@ def _trials(facts: Facts) -> str:
     part = ""
     if isinstance(facts.study.strategy, FractionalFactorial):
         part = f" The fraction has resolution {facts.study.strategy.resolution} or more."
-    return f"{told['Searched']}{part}{paired}{stopped} Of {counted(len(facts.trials), 'trial')}, {counts(facts.states)}."
+    ended = counts(facts.states, facts.untrained)
+    return f"{told['Searched']}{part}{paired}{stopped} Of {counted(len(facts.trials), 'trial')}, {ended}."
 
 
 def _given(facts: Facts) -> str:

@@ -163,6 +163,11 @@ class Facts:
         return {state: found[state] for state in STATES if found[state]}
 
     @cached_property
+    def untrained(self) -> int:
+        """Stopped trials that broke a measured constraint before their first epoch."""
+        return sum(trial.record.untrained for trial in self.trials)
+
+    @cached_property
     def planned(self) -> int | None:
         """How many trials the strategy asks for; of an exhaustive study at most, as constraints and twins drop out."""
         strategy = self.study.strategy

@@ -140,7 +140,7 @@ class Savings:
 def savings(facts: Facts) -> Savings:
     """What early stopping, promotion and reuse saved."""
     gone_on = {trial.record.promotes for trial in facts.trials}
-    stopped = [t for t in facts.trials if t.record.state == "stopped" and t.number not in gone_on]
+    stopped = [t for t in facts.trials if t.record.state == "stopped" and t.record.curve and t.number not in gone_on]
     stopped.sort(key=lambda trial: trial.record.epochs)
     halts = (_halt(epoch, tuple(same)) for epoch, same in groupby(stopped, key=lambda trial: trial.record.epochs))
     taken = [trial.record for trial in facts.trials if trial.record.reused is not None]

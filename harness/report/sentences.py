@@ -162,12 +162,15 @@ def _no_answer(facts: Facts) -> str:
         return f"No answer: no complete trial has a number for its {NOUNS[facts.main.metric]}."
     if set(facts.states) == {"failed"}:
         return f"No answer: {'the only trial' if len(facts.trials) == 1 else f'all {len(facts.trials)} trials'} failed."
-    return f"No answer yet: no trial is complete ({counts(facts.states)})."
+    return f"No answer yet: no trial is complete ({counts(facts.states, facts.untrained)})."
 
 
-def counts(states: Mapping[State, int]) -> str:
-    """How many trials ended how: 12 complete, 28 stopped early and 1 failed."""
-    return listed(f"{number:,} {'stopped early' if state == 'stopped' else state}" for state, number in states.items())
+def counts(states: Mapping[State, int], untrained: int = 0) -> str:
+    """How many trials ended how: 12 complete, 28 stopped early and 1 failed; so many stopped ones were over a constraint."""
+    found = {"stopped early" if state == "stopped" else state: number for state, number in states.items()}
+    if untrained:
+        found |= {"stopped early": found["stopped early"] - untrained, "over a constraint": untrained}
+    return listed(f"{number:,} {words}" for words, number in found.items() if number)
 
 
 def _config(trial: Trial) -> str:
@@ -297,7 +300,7 @@ def _ran(facts: Facts) -> str:
     spent += f" ({counted(facts.saved, 'epoch')} saved by early stopping)" if facts.saved else ""
     on = f" on {listed(facts.devices)}" if facts.devices else ""
     taken = f", {sum(facts.reused.values()):,} of them taken over from {listed(facts.reused)}" if facts.reused else ""
-    return f"{counts(facts.states)}{plan}{taken}; {spent}{on}{_dates(facts)}."
+    return f"{counts(facts.states, facts.untrained)}{plan}{taken}; {spent}{on}{_dates(facts)}."
 
 
 def _dates(facts: Facts) -> str:
@@ -331,7 +334,7 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "Other data", f"All of this is {known}; another data set may rank the configs otherwise."
     if epochs := facts.settings("epochs"):
         yield "Longer training", f"Trials had {span(epochs)} epochs; what learns slowly may overtake later."
-    if "stopped" in facts.states:
+    if facts.states.get("stopped", 0) > facts.untrained:
         yield (
             "Late starters",
             f"Whoever was stopped early might have caught up: `harness run {facts.study.name} --promote 10` finds out.",
@@ -350,6 +353,8 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "All configs", f"The search saw {seen}, in the order in which results arrived; another run may see others."
     elif facts.planned and len(facts.complete) < facts.planned:
         yield "All configs", f"{len(facts.complete):,} of {facts.planned:,} combinations of config and seed are complete."
-    left = [f"{facts.states[state]:,} {words}" for state, words in LEFT.items() if state in facts.states]
+    ended: dict[str, int] = {**facts.states, "stopped": facts.states.get("stopped", 0) - facts.untrained}
+    left = [f"{ended[state]:,} {words}" for state, words in LEFT.items() if ended.get(state)]
+    left += [f"{facts.untrained:,} over a constraint"] if facts.untrained else []
     if left:
         yield "Unfinished trials", f"{listed(left)}: none of them is on a front."
