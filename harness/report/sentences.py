@@ -353,7 +353,8 @@ def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "All configs", f"The search saw {seen}, in the order in which results arrived; another run may see others."
     elif facts.planned and len(facts.complete) < facts.planned:
         yield "All configs", f"{len(facts.complete):,} of {facts.planned:,} combinations of config and seed are complete."
-    ended: dict[str, int] = {**facts.states, "stopped": facts.states.get("stopped", 0) - facts.untrained}
+    ended = {str(state): number for state, number in facts.states.items()}
+    ended["stopped"] = ended.get("stopped", 0) - facts.untrained
     left = [f"{ended[state]:,} {words}" for state, words in LEFT.items() if ended.get(state)]
     left += [f"{facts.untrained:,} over a constraint"] if facts.untrained else []
     if left:
