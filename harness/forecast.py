@@ -8,12 +8,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
 
 from harness.analysis.arms import arms_of, compared_by, plan_of, rule_of
 from harness.analysis.effects import LEVEL, effects, smallest_effect
 from harness.analysis.sequential import Rule, boundary, expected, smallest_shown
 from harness.config import Config
+from harness.data.pictures import DataInfo
 from harness.design import (
     Arm,
     Design,
@@ -251,14 +252,24 @@ def _cost(metric: str, value: int) -> str:
     return f"{words} {'params' if metric == 'params' else 'MACs'}"
 
 
-def forecast(study: Study, space: Space, price: Price, fingerprint: str, storage: str | None, training: Any) -> Forecast:
+def forecast(
+    study: Study,
+    space: Space,
+    price: Price,
+    info: DataInfo,
+    storage: str | None,
+    training: Any,
+    timer: "Timer | None" = None,
+) -> Forecast:
     """What is to be expected of a study of a design; `storage` is a database to learn from, `training` the recipe as its
-    author wrote it."""
+    author wrote it, `timer` times steps where no past trial tells."""
     design = study.strategy
     assert isinstance(design, Design)
     found, left_out = _priced(study, arms(design, space), space, price)
-    past = list(_past(storage, fingerprint)) if storage else []
+    past = list(past_trials(storage, info.fingerprint)) if storage else []
     clock = Clock([record for _, records in past for record in records])
+    if timer is not None:
+        clock.ask(timer, [(config, cost["macs"]) for _, config, cost in found], info.train)
     base = revision(study.name)[0]
     own = [record for name, records in past if revision(name)[0] == base for record in records]
     metric = compared_by(study)
@@ -373,11 +384,21 @@ def separation(design: Design, space: Space, count: int) -> tuple[tuple[str, ...
 # -- how long it takes ------------------------------------------------------------------------------------------------
 
 
-def _past(storage: str, fingerprint: str) -> Iterator[tuple[str, list[Record]]]:
+def past_trials(storage: str, fingerprint: str) -> Iterator[tuple[str, list[Record]]]:
     """The records of every study on the same pictures."""
     for stored in read_studies(storage):
         if stored.attributes.get("data", {}).get("fingerprint") == fingerprint:
             yield stored.name, read_records(storage, stored.study_id)
+
+
+class Timer(Protocol):
+    """Times steps of training."""
+
+    problem: str
+    """Why it could not, in one line."""
+
+    def __call__(self, config: Config, macs: int) -> float | None:
+        """Seconds of training a picture, None where that cannot be told."""
 
 
 class Clock:
@@ -395,18 +416,47 @@ class Clock:
         self._exact: Mapping[str, float] = {name: median(found) for name, found in exact.items()}
         self._per_mac = median(per_mac) if per_mac else None
         self._trials = len(per_mac)
+        self._timed: list[tuple[int, float]] = []
+        """MACs and seconds a picture of the cheapest and of the dearest network."""
+        self._pictures = 0
+        self._problem = ""
+
+    def ask(self, timer: Timer, priced: Sequence[tuple[Config, int]], pictures: int) -> None:
+        """Times the cheapest and the dearest config here, where no past trial tells; `pictures` are those of the data."""
+        if self._trials or not priced:
+            return
+        ends = [min(priced, key=lambda one: one[1]), max(priced, key=lambda one: one[1])]
+        points = [(macs, found) for config, macs in ends if (found := timer(config, macs)) is not None]
+        if len(points) == 2:
+            self._timed, self._pictures = points, pictures
+        self._problem = timer.problem
+
+    def _estimate(self, config: Config, macs: int) -> float | None:
+        """Seconds of an epoch by the steps that were timed, on a straight line between the two: the pictures trained on, and
+        those validated on, which are only passed forward, for a third each."""
+        if not self._timed:
+            return None
+        (low, quick), (high, slow) = self._timed
+        pace = quick if high == low else quick + (slow - quick) * (macs - low) / (high - low)
+        share = config.training.validation
+        return pace * self._pictures * (1 - share + share / 3)
 
     def seconds(self, config: Config, macs: int) -> float | None:
         """Of a whole trial."""
         epoch = self._exact.get(_same_pace(config))
         if epoch is None and self._per_mac is not None:
             epoch = self._per_mac * macs
+        if epoch is None:
+            epoch = self._estimate(config, macs)
         return None if epoch is None else epoch * config.training.epochs
 
     def words(self, configs: Sequence[Config]) -> str:
         """What the times rest on."""
+        if self._timed:
+            return "an estimate: steps of the cheapest and of the dearest network timed here, the others by MACs"
         if not self._trials:
-            return "no past trial in the database on these pictures"
+            untimed = f"; a step could not be timed: {self._problem}" if self._problem else ""
+            return f"no past trial in the database on these pictures{untimed}"
         known = sum(_same_pace(config) in self._exact for config in configs)
         scaled = "" if known == len(configs) else f", {len(configs) - known} of {len(configs)} arms scaled by their MACs"
         return f"by {counted(self._trials, 'past trial')} on these pictures{scaled}"

@@ -2,19 +2,20 @@
 
 import math
 import random
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from harness.config import Config, Training
-from harness.design import Design
+from harness.design import Design, Listed
 from harness.errors import ConfigError, StudyError
 from harness.execution.keeping import PROMOTABLE
-from harness.forecast import Forecast, forecast
+from harness.forecast import Clock, Forecast, forecast, past_trials
 from harness.key import canonical, identity
-from harness.preflight import checked
+from harness.outlook import Timer, taken_over
+from harness.preflight import Checked, checked
 from harness.space import Params, Space
 from harness.storage.tables import is_there
 from harness.study import EXACT, Search, Study
@@ -63,6 +64,12 @@ class Plan:
     """Who is stopped early, in words."""
     design: Forecast | None = None
     """Of a design: its arms, what it can show, and how long it takes."""
+    seconds: float | None = None
+    """Of all trials of a search, one after another, none stopped early; None where unknown."""
+    pace: str = ""
+    """What that rests on."""
+    reused: dict[str, int] = field(default_factory=dict)
+    """Trials that would be taken over, by the study that finished them."""
     notes: tuple[str, ...] = ()
     """What is left out, and what differs from when the study was begun."""
 
@@ -85,7 +92,7 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan in words."""
-        from harness.report.words import counted, unit
+        from harness.report.words import counted, duration, listed, unit
 
         sample = "all" if self.complete else f"{self.looked_at:,} draws"
         size = "endlessly many" if math.isinf(self.size) else f"{self.size:,.0f}" if self.size < 1e9 else f"{self.size:.3g}"
@@ -113,6 +120,13 @@ class Plan:
         low, high = self.epochs
         epochs = f"{low}" if low == high else f"{low} to {high}"
         yield f"trials: {self.trials:,} of {epochs} epochs; {self.done:,} in the database"
+        if self.reused:
+            total, names = sum(self.reused.values()), [f"{number:,} of {name}" for name, number in self.reused.items()]
+            yield f"  {counted(total, 'trial')} would be taken over, not trained: {listed(names)} (--no-reuse trains all)"
+        if self.pace:
+            early = ", without early stops" if self.stopping else ""
+            known = "unknown" if self.seconds is None else f"{duration(self.seconds)}, one after another{early}"
+            yield f"time: {known} ({self.pace})"
         if self.stopping:
             yield f"early stopping: {self.stopping}"
         yield (
@@ -137,18 +151,20 @@ def checkpoint_bytes(training: Training, params: int) -> int:
     return 4 * params * (1 + moments + bool(training.ema) + (training.select == "best"))
 
 
-def make_plan(study: Study, data: Path, storage: str) -> Plan:
-    """Looks at the configs a study would draw from; raises a HarnessError for what would stop a run."""
+def make_plan(study: Study, data: Path, storage: str, *, timing: bool = False) -> Plan:
+    """Looks at the configs a study would draw from, and with `timing` times a few steps where no past trial tells how long
+    one takes; raises a HarnessError for what would stop a run."""
     from harness.report.sentences import early_stopping
 
     checks = checked(study, storage, data)
+    timer = Timer(checks.info.shape, study.threads) if timing and study.trial is None else None
     study, space, price = checks.study, checks.space, checks.price
     found: dict[str, Config] = {}
     costs: dict[str, list[int]] = {"params": [], "macs": []}
     checkpoint = 0
     invalid, over, looked_at, problem = 0, 0, 0, ""
-    complete = space.size <= LOOKED_AT
-    for params in _looked_at(space, complete):
+    complete = space.size <= LOOKED_AT or isinstance(study.strategy, Listed)
+    for params in _looked_at(study, space, complete):
         looked_at += 1
         try:
             config = space.config(params)
@@ -173,13 +189,15 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
     design = None
     if isinstance(study.strategy, Design):
         past = storage if is_there(storage) else None
-        design = forecast(study, space, price, checks.info.fingerprint, past, checks.asked["training"])
+        design = forecast(study, space, price, checks.info, past, checks.asked["training"], timer)
         cells = design.cells
+    seconds, pace = (None, "") if design is not None else pace_of(list(found.values()), checks, storage, timer)
+    trials = int(min(budget, cells))
     return Plan(
         study=study.name,
         size=space.size,
         choices=len(space.parameters),
-        trials=int(min(budget, cells)),
+        trials=trials,
         epochs=(min(epochs), max(epochs)),
         looked_at=looked_at,
         complete=complete,
@@ -197,11 +215,28 @@ def make_plan(study: Study, data: Path, storage: str) -> Plan:
         rungs=study.stopping.rungs(max(epochs)) if study.stopping else (),
         stopping=early_stopping(study, max(epochs)) if study.stopping else "",
         design=design,
+        seconds=None if seconds is None else seconds * trials,
+        pace=pace,
+        reused=taken_over(checks, storage),
         notes=(*(f"changed: {change}" for change in checks.changes), *checks.notes),
     )
 
 
-def _looked_at(space: Space, complete: bool) -> Iterator[Params]:
+def pace_of(configs: Sequence[Config], checks: Checked, storage: str, timer: Timer | None) -> tuple[float | None, str]:
+    """The mean seconds of a trial over configs, and what they rest on."""
+    past = past_trials(storage, checks.info.fingerprint) if is_there(storage) else ()
+    clock = Clock([record for _, records in past for record in records])
+    priced = [(config, checks.price(config).macs) for config in configs]
+    if timer is not None:
+        clock.ask(timer, priced, checks.info.train)
+    known = [clock.seconds(config, macs) for config, macs in priced]
+    seconds = [one for one in known if one is not None]
+    return math.fsum(seconds) / len(seconds) if len(seconds) == len(known) else None, clock.words(configs)
+
+
+def _looked_at(study: Study, space: Space, complete: bool) -> Iterator[Params]:
+    if isinstance(study.strategy, Listed):
+        return iter(study.strategy.configs)
     if complete:
         return space.enumerate()
     return islice((space.draw(random.Random(index)) for index in range(LOOKED_AT)), LOOKED_AT)

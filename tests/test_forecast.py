@@ -19,6 +19,7 @@ from harness.key import trial_key
 from harness.record import Epoch, Record
 from harness.space import choose, vary
 from harness.study import Study, at_most, maximize
+from tests.execution.desk import INFO
 
 SHAPE = Shape(1, 8, 8, 10)
 TWO: Any = choose(None, SqueezeExcite(ratio=4))
@@ -41,7 +42,7 @@ def study(strategy: Any = AddOneIn(margin=0.005), **fields: Any) -> Study:  # no
 
 
 def told(one: Study, storage: str | None = None) -> Forecast:
-    return forecast(one, one.open_space(), price, "f1", storage, one.training.model_dump(mode="json"))
+    return forecast(one, one.open_space(), price, INFO, storage, one.training.model_dump(mode="json"))
 
 
 def rows(one: Study, values: dict[str, list[float]], pace: float = 2.0) -> Iterator[Record]:

@@ -20,6 +20,7 @@ from harness.cli.options import (
     Gpus,
     KeepWeights,
     NoReuse,
+    NoTiming,
     RetryFailed,
     Runs,
     Storage,
@@ -57,6 +58,7 @@ def confirm(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be trained, its time and disk; run nothing.")
     ] = False,
+    no_timing: NoTiming = False,
     storage: Storage = DATABASE,
     data: Data = None,
     backend: BackendName = "ray",
@@ -89,7 +91,7 @@ def confirm(
     folders = tuple(dict.fromkeys((*(str(folder.resolve()) for folder in code), *found.code)))
     add_paths(list(folders))
     if plan:
-        _show(found.study, data or found.data, storage, as_json)
+        _show(found.study, data or found.data, storage, as_json, timing=not no_timing)
         return
     options = replace(options_of(given), data=data or found.data, code=folders)
     finish(found.study.name, options, as_json, lambda **live: run_study(found.study, options, **live))
@@ -104,10 +106,10 @@ def numbers(text: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, text.split(","))))
 
 
-def _show(study: "Study", data: "Path", storage: str, as_json: bool) -> None:
+def _show(study: "Study", data: "Path", storage: str, as_json: bool, *, timing: bool) -> None:
     from harness.plan import make_plan
 
-    found = make_plan(study, data, storage)
+    found = make_plan(study, data, storage, timing=timing)
     if as_json:
         print(json.dumps(found.to_json()))
         return

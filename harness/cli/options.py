@@ -106,6 +106,9 @@ Part = Annotated[
 SplitArms = Annotated[
     bool, typer.Option("--split-arms", help="Split a design between its arms too, so that shards may outnumber seeds.")
 ]
+NoTiming = Annotated[
+    bool, typer.Option("--no-timing", help="Do not time a few steps where no past trial tells how long one takes.")
+]
 For = Annotated[
     str | None,
     typer.Option("--for", help="Start no epoch that would not end in time: `90s`, `20m`, `8h`, `2d`.", metavar="TIME"),

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from harness.cli.options import DATABASE, AsJson, Code, Concurrency, Data, Settings, Storage, Target, console, named, seconds
+from harness.cli.options import (
+    DATABASE,
+    AsJson,
+    Code,
+    Concurrency,
+    Data,
+    NoTiming,
+    Settings,
+    Storage,
+    Target,
+    console,
+    named,
+    seconds,
+)
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -29,6 +42,7 @@ def plan(
         str | None, typer.Option("--deadline", help="Of a design: what fits into `20m`, `8h`, `10d`.", metavar="TIME")
     ] = None,
     concurrency: Concurrency = None,
+    no_timing: NoTiming = False,
     simulated: Annotated[
         str | None,
         typer.Option("--simulate", help="Replay the study against this finished one, in simulated time.", metavar="NAME"),
@@ -50,7 +64,7 @@ def plan(
         return
     limit = seconds(deadline, "--deadline")
     study, data = named(target, storage, settings, data, code)
-    found = make_plan(study, data, storage)
+    found = make_plan(study, data, storage, timing=not no_timing)
     fitting: list[str] = []
     if limit is not None:
         if found.design is None:
