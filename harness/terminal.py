@@ -33,7 +33,8 @@ def named_text(study: Study, metric: str, metrics: Mapping[str, float]) -> str:
 
 def followed(study: Study) -> str:
     """The metric that tells how a trial does while it runs: the first objective that its loop says, else accuracy."""
-    return next(iter(study.learned), "accuracy")
+    first = next(iter(study.learned), "accuracy")
+    return first.removeprefix("test_") if study.scores_test else first
 
 
 def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:
@@ -58,11 +59,13 @@ def results_text(study: Study, running: Running, outcome: Outcome) -> str:
         return f"failed: {outcome.reason}"
     costs = running.assignment.costs
     reached = named_text(study, followed(study), outcome.metrics)
+    tested = named_text(study, f"test_{followed(study)}", outcome.metrics) if study.scores_test else ""
     return ", ".join(
         [
-            *filter(None, [reached]),
+            *filter(None, [reached, tested]),
             f"{metric_text('params', costs['params'])} params",
             f"{metric_text('macs', costs['macs'])} MACs",
+            *filter(None, [named_text(study, "latency", outcome.metrics)]),
             outcome.reason or duration(outcome.metrics["seconds"]),
         ]
     )
