@@ -319,7 +319,7 @@ def test_status_and_run_tell_what_was_measured(harness: Harness, tmp_path: Path)
     code, out, _ = harness("run", "study.py", "--backend", "local")
     assert code == 0 and "[1/2] trial 0: accuracy " in out and ", latency " in out.splitlines()[0]
     assert "[2/2] trial 1: not trained: inference_memory at most 1e+06 is wanted, measured was 3." in out
-    assert "1 trial not trained: over a measured constraint" in out and re.search(r"workers spent .* in trials: \d+ %", out)
+    assert "1 trial not trained: over a measured constraint" in out and re.search(r"workers spent .* in trials: \d+\s%", out)
     out = harness("status", "tiny")[1]
     assert "not trained: 1 trial, for the network breaks a constraint" in out
     assert re.search(r"measured: batch 1 on .*\(cpu\), 2 trials, [\d.]+ .s to [\d.]+ .s", out)
