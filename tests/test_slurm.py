@@ -1,4 +1,4 @@
-"""The array job: clean for shellcheck, run by a real shell beside a Slurm that is not there, queued again when it should be."""
+"""The array job: clean for shellcheck, run by a real shell without Slurm, queued again when it should."""
 
 import os
 import re

@@ -1,6 +1,7 @@
 """Verbs that move studies: copy between databases, slurm for a cluster."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,9 @@ def copy(
     for one in found:
         for line in told(one):
             console.print(line, markup=False, soft_wrap=True)
-    console.print(f"see it: `harness status {found[0].name} --storage {shown(target)}`", markup=False, soft_wrap=True)
+    verb = "status" if found[0].ours else "report"
+    name = shlex.quote(found[0].name)
+    console.print(f"see it: `harness {verb} {name} --storage {shown(target)}`", markup=False, soft_wrap=True)
 
 
 def sorted_out(places: list[str]) -> tuple[list[str], str, list[str]]:

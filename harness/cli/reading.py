@@ -1,6 +1,7 @@
 """Verbs that show what is stored: status, report."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -217,16 +218,20 @@ def report(
     Several studies come on one page, with common axes."""
     from harness.export import confirmed_of
     from harness.report.page import Source, write_pages
+    from harness.report.plain import write_plain
+    from harness.storage.plain import read_plain
     from harness.storage.reader import read_records, read_studies
     from harness.study import Study
 
-    folder = out or Path("reports") / "+".join(dict.fromkeys(names))
+    plain = read_plain(storage, names[0]) if len(names) == 1 else None
+    words = "+".join(dict.fromkeys(names))  # the names of others may be paths
+    folder = out or Path("reports") / (words if plain is None else re.sub(r"[^\w.-]|^\.+", "-", words))
     sources = []
-    for stored in (read_studies(storage, name)[0] for name in dict.fromkeys(names)):
+    for stored in (read_studies(storage, name)[0] for name in dict.fromkeys(names) if plain is None):
         study, again = Study.from_json(stored.attributes["definition"]), confirmed_of(stored.name, storage)
         sources.append(Source(study, stored.attributes, read_records(storage, stored.study_id), again))
     try:
-        page = write_pages(sources, folder)
+        page = write_plain(plain, folder) if plain is not None else write_pages(sources, folder)
     except OSError as error:
         raise HarnessError(f"--out {folder}: the page cannot be written there ({error.strerror})") from None
     if as_json:

@@ -101,6 +101,8 @@ class Copied:
     """Keys that were trained twice, with different results: which was kept, a line each."""
     left: int = 0
     """Trials of the sources that are not finished, and stay behind."""
+    ours: bool = True
+    """Whether this harness made it; else it is plain Optuna's, and can be shown but not run."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -219,7 +221,12 @@ def _identity(stored: Stored) -> dict[str, Any]:
     plain["strategy"] = {name: value for name, value in plain["strategy"].items() if name != "trials"}
     plain["training"] = _without(plain["training"], "loading")
     pictures = (stored.attributes.get("data") or {}).get("fingerprint")
-    return {name: value for name, value in plain.items() if name not in ("name", "question", "seeds")} | {"data": pictures}
+    size = (
+        "name",
+        "question",
+        *(["seeds"] if isinstance(plain["seeds"], list) else []),
+    )  # given out by a rule: the rule counts
+    return {name: value for name, value in plain.items() if name not in size} | {"data": pictures}
 
 
 def _without(plain: Any, field: str) -> Any:
@@ -277,10 +284,12 @@ def _first(sources: Sequence[Source], name: str, target: Mapping[str, Any] | Non
 
 def _widened(parts: Sequence[dict[str, Any]], first: dict[str, Any]) -> dict[str, Any]:
     """A definition with the seeds of all, in order where they differ, and the largest budget."""
-    seeds = [tuple(part["seeds"]) for part in parts]
     strategy = dict(first["strategy"])
     if "trials" in strategy:
         strategy["trials"] = max(part["strategy"]["trials"] for part in parts)
+    if isinstance(first["seeds"], dict):
+        return first | {"strategy": strategy}
+    seeds = [tuple(part["seeds"]) for part in parts]
     every = list(seeds[0]) if len(set(seeds)) == 1 else sorted({seed for some in seeds for seed in some})
     return first | {"seeds": every, "strategy": strategy}
 
@@ -337,7 +346,7 @@ class _Merge:
 
     def __init__(self, store: Store, study_id: int, name: str, sources: Sequence[Source], progress: Progress) -> None:
         self.store, self.study_id, self.sources, self.progress = store, study_id, sources, progress
-        self.found = Copied(name, shown(store.url))
+        self.found = Copied(name, shown(store.url), ours=sources[0].ours)
         with store.engine.connect() as connection:
             mine = heads(connection, study_id, place=-1)
         self.numbers = {head.event: head.number for head in mine}
@@ -368,10 +377,12 @@ class _Merge:
         self._write()
         self._measured()
         if self.found.left:
-            self.found.notes.append(
-                f"{self.found.left} unfinished {'trial stays' if self.found.left == 1 else 'trials stay'} behind, with"
-                " their checkpoints"
+            words = (
+                "1 trial is not finished and stays"
+                if self.found.left == 1
+                else f"{self.found.left} trials are not finished and stay"
             )
+            self.found.notes.append(f"{words} behind")
         return self.found
 
     def _look(self, source: Source) -> None:

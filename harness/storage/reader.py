@@ -43,7 +43,10 @@ def read_studies(url: str, name: str | None = None) -> list[Stored]:
         known = f"it has {', '.join(names[:10])}" if names else "it has none"
         raise StorageError(f"{shown(url)} has no study {name!r} ({known}){hint(name, names)}")
     if "definition" not in chosen[0].attributes:
-        raise StorageError(f"{name!r} in {shown(url)} was not made by this harness: it has no definition")
+        raise StorageError(
+            f"{name!r} in {shown(url)} was not made by this harness: it has no definition; `harness report {name}` shows"
+            " what plain Optuna knows of it"
+        )
     return chosen
 
 
@@ -87,16 +90,16 @@ def records_of(connection: Connection, study_id: int, trial_id: int | None = Non
     if trial_id is not None:
         wanted &= tables.trials.c.trial_id == trial_id
     attributes: dict[int, dict[str, Any]] = defaultdict(dict)
-    for trial, key, value in _rows(connection, wanted, tables.trial_attributes, "key", "value_json"):
+    for trial, key, value in rows_of(connection, wanted, tables.trial_attributes, "key", "value_json"):
         attributes[trial][key] = json.loads(value)
     params: dict[int, dict[str, Scalar]] = defaultdict(dict)
     spelled: dict[str, dict[str, Any]] = {}
-    for trial, name, value, text in _rows(
+    for trial, name, value, text in rows_of(
         connection, wanted, tables.trial_params, "param_name", "param_value", "distribution_json"
     ):
         if text not in spelled:
             spelled[text] = json.loads(text)
-        params[trial][name] = _external(value, spelled[text])
+        params[trial][name] = external(value, spelled[text])
     one = tables.trials.c
     listed = connection.execute(
         select(one.trial_id, one.number, one.state, one.datetime_start, one.datetime_complete)
@@ -139,14 +142,15 @@ def trial_of(connection: Connection, trial_id: int) -> tuple[str, Record] | None
     return (owner.study_name, records[0]) if owner is not None and records else None
 
 
-def _rows(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Any:
+def rows_of(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Any:
+    """The rows of a table that belong to wanted trials: the trial's id, then the columns."""
     picked = [table.c.trial_id, *(table.c[column] for column in columns)]
     joined = table.join(tables.trials, tables.trials.c.trial_id == table.c.trial_id)
     first = table.primary_key.columns[0]
     return connection.execute(select(*picked).select_from(joined).where(wanted).order_by(first))
 
 
-def _external(value: float, distribution: dict[str, Any]) -> Scalar:
+def external(value: float, distribution: dict[str, Any]) -> Scalar:
     """A parameter as it was proposed, from the number Optuna keeps for it."""
     kind, fields = distribution["name"], distribution["attributes"]
     if kind == "CategoricalDistribution":

@@ -123,7 +123,7 @@ def test_everything_survives_there_and_back(place: Place, study: Study, one: str
                 store.finish(study_id, number, state, values=values, curve=CURVE, attributes=why)  # type: ignore[arg-type]
     found = run([first], second)
     assert (found.copied, found.there, found.left, found.conflicts) == (4, 0, 1, [])
-    assert found.notes == ["1 unfinished trial stays behind, with their checkpoints"]
+    assert found.notes == ["1 trial is not finished and stays behind"]
     assert dump(second, "tiny", numbers=False) == dump(first, "tiny", numbers=False)[:4]
     run([second], third)
     assert dump(third, "tiny") == dump(second, "tiny")
