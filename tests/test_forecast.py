@@ -61,8 +61,8 @@ def rows(one: Study, values: dict[str, list[float]], pace: float = 2.0) -> Itera
                 config.model_dump(mode="json"),
                 price(config)._asdict(),
                 {"accuracy": value, "loss": 1.0, "seconds": 4 * pace},
-                curve,
-                4,
+                curve=curve,
+                epochs=4,
                 started=now,
                 ended=now,
             )
