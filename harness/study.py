@@ -28,7 +28,7 @@ METRICS = {
     "accuracy": "share of the validation pictures classified right, after the last epoch (or as Training.select says)",
     "top5": "share of them with the right class among the first five, where there are more than five",
     "loss": "mean cross-entropy on the validation pictures, after the last epoch (or as Training.select says)",
-    "test_accuracy": "share of the test pictures classified right: read once, after the last epoch, when a study is confirmed",
+    "test_accuracy": "share of the test pictures classified right: read once, after the last epoch, to confirm a study",
     "test_top5": "the same for the right class among the first five, where there are more than five",
     "test_loss": "mean cross-entropy on the test pictures, likewise",
     "params": "trainable parameters of the network",
@@ -304,8 +304,8 @@ class Study(Part):
             raise StudyError(f"Study.objectives = {metrics}: give one or more, each metric once")
         if (tested := set(metrics) & set(TESTED)) and not self.scores_test:
             raise StudyError(
-                f"Study.objectives: {', '.join(sorted(tested))}: the test part is not for choosing by it, else nothing is left"
-                f" to judge the choice; use {' or '.join(EPOCHWISE)}, then `harness confirm {self.name}`"
+                f"Study.objectives: {', '.join(sorted(tested))}: the test part is not for choosing by it, else nothing is"
+                f" left to judge the choice; use {' or '.join(EPOCHWISE)}, then `harness confirm {self.name}`"
             )
         if self.scores_test and self.stopping is not None:
             raise StudyError(f"Study.stopping = {self.stopping!r}: what confirms a study stops no trial; leave it out")
@@ -387,8 +387,10 @@ class Study(Part):
 
     @property
     def learned(self) -> tuple[str, ...]:
-        """The metrics of the objectives that the training loop says after each epoch."""
-        names = (objective.metric for objective in self.objectives)
+        """The metrics of the objectives that the training loop says after each epoch; of a study that confirms another those
+        of its validation pictures, for a look at the test part comes once, at the end."""
+        first = "test_" if self.scores_test else ""
+        names = (objective.metric.removeprefix(first) for objective in self.objectives)
         return tuple(name for name in names if name not in UNLEARNED and not name.startswith("test_"))
 
     @property

@@ -33,8 +33,7 @@ def named_text(study: Study, metric: str, metrics: Mapping[str, float]) -> str:
 
 def followed(study: Study) -> str:
     """The metric that tells how a trial does while it runs: the first objective that its loop says, else accuracy."""
-    first = next(iter(study.learned), "accuracy")
-    return first.removeprefix("test_") if study.scores_test else first
+    return next(iter(study.learned), "accuracy")
 
 
 def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:

@@ -242,6 +242,42 @@ def test_a_search_takes_over_no_trial_that_has_seen_the_test_part(
     assert not any("test_accuracy" in one.metrics for one in rows(options, "other"))
 
 
+OWN = """
+def run(context):
+    for epoch in context.epochs():
+        last = context.test and epoch == context.training.epochs
+        yield {"miou": 0.1 * epoch} | ({"test_miou": 0.5 + 0.001 * (context.seed - 1000)} if last else {})
+
+def blind(context):
+    for epoch in context.epochs():
+        yield {"miou": 0.1 * epoch}
+"""
+
+
+def test_a_loop_of_the_users_own_scores_the_test_part_with_its_last_epoch(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_confirmed.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for loop in ("run", "blind"):
+        fields = {"space": SPACE, "training": Training(epochs=2, limit=10, precision="fp32"), "strategy": Random(trials=2)}
+        given = {"name": loop, "trial": f"own_confirmed:{loop}", "objectives": (maximize("miou", unit="%"),)}
+        run_study(Study(**fields | given), options)
+        found = confirmation(loop, options.storage, Wanted(seeds=2, top=1)).study
+        assert [one.metric for one in found.objectives] == ["test_miou"] and found.learned == ("miou",)
+        done = run_study(found, options)
+        rows_of = rows(options, f"{loop}~confirm")
+        if loop == "run":
+            assert done.failed == 0
+            assert {(one.seed, one.metrics["miou"], one.metrics["test_miou"]) for one in rows_of} == {
+                (1000, 0.2, 0.5),
+                (1001, 0.2, 0.501),
+            }
+            assert all(one.test for one in rows_of)
+        else:
+            assert {one.reason for one in rows_of} == {"the trial measured no test_miou, which is an objective"}
+
+
 MOMENTS = [
     pytest.param("save:after:2", id="before it was scored"),
     pytest.param("finish:before:1", id="before it was told", marks=pytest.mark.faults_long),
