@@ -11,6 +11,7 @@ from harness.config import Attention, BottleneckAttention, Halo, LambdaLayer, No
 from harness.cost import Shape, network_cost
 from harness.errors import ConfigError
 from harness.networks.attention.catalog import attention
+from harness.networks.attention.standalone import WindowAttention
 
 INPUTS, CHANNELS, HEIGHT, WIDTH = 5, 8, 5, 4
 PLACES = [(row, column) for row in range(HEIGHT) for column in range(WIDTH)]
@@ -64,6 +65,19 @@ def test_stand_alone_attends_to_a_window() -> None:
             seen = torch.stack([v[head, :, i + r, j + c] for r, c in around])
             expected[head * 4 : head * 4 + 4, i, j] = logits.softmax(0) @ seen
     torch.testing.assert_close(module(x)[0], expected)
+
+
+@pytest.mark.parametrize("size", [3, 7])
+@pytest.mark.parametrize("grid", [(9, 17), (1, 8), (5, 2)])
+def test_stand_alone_in_blocks_is_as_the_paper_writes_it(grid: tuple[int, int], size: int, monkeypatch: Any) -> None:
+    module = WindowAttention(StandAlone(heads=2, size=size), 8).double()
+    parts = [torch.randn(2, 8, *grid, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    found, slope = module(*parts), torch.randn(2, 8, *grid, dtype=torch.float64)
+    monkeypatch.setattr(Tensor, "is_meta", True)
+    expected, given = module(*parts), [*parts, *module.parameters()]
+    torch.testing.assert_close(found, expected)
+    slopes = (torch.autograd.grad(out, given, slope) for out in (found, expected))
+    torch.testing.assert_close(*slopes)
 
 
 def test_halo_attends_to_the_block_and_what_surrounds_it() -> None:
