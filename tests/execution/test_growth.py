@@ -19,7 +19,8 @@ from harness.space import choose, vary
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import read_records, read_studies, revision
 from harness.storage.store import Store
-from harness.study import Evolution, Random, Study, at_most, maximize, minimize
+from harness.strategies.proposers import Bred
+from harness.study import Evolution, Random, Study, Tpe, at_most, maximize, minimize
 from tests.conftest import theirs
 
 FAKE = """
@@ -138,9 +139,30 @@ def test_what_a_revision_left_running_is_ended(grow: Grow, storage: str, options
 def test_a_search_begins_with_what_still_holds(grow: Grow, storage: str) -> None:
     search = {"seeds": (0,), "space": vary(ResNet, depth=8, stages=(TWO, TWO, TWO))}
     assert grow(strategy=Random(trials=4), **search)[1] == 4
-    done, trained = grow(strategy=Evolution(trials=6, population=2), **search)
+    search |= {"strategy": Evolution(trials=6, population=2), "objectives": (maximize("accuracy"), minimize("loss"))}
+    done, trained = grow(**search)
     assert (done.name, done.reused, trained, done.complete) == ("grown@2", 4, 2, 6)
-    assert grow(strategy=Evolution(trials=7, population=2), **search)[0].name == "grown@2"
+    assert grow(**search | {"strategy": Evolution(trials=7, population=2)})[0].name == "grown@2"
+
+
+def test_another_search_goes_on_in_the_same_study_and_knows_what_was_found(
+    grow: Grow, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search: dict[str, Any] = {"seeds": (0,), "space": vary(ResNet, depth=8, stages=(THREE, THREE, THREE))}
+    remembered: list[Any] = []
+    monkeypatch.setattr(Bred, "remember", lambda _, proposal, values: remembered.append((proposal.params, values)))
+    strategies = [Random(trials=4), Tpe(trials=6), Evolution(trials=8, population=2), Evolution(trials=9, children=4)]
+    for before, strategy in enumerate(strategies):
+        done, trained = grow(strategy=strategy, **search)
+        assert (done.name, done.reused, done.complete) == ("grown", 0, strategy.trials)
+        assert trained == strategy.trials - (strategies[before - 1].trials if before else 0)
+    assert names(storage) == ["grown"]
+    rows = [(record.params, [0.5]) for record in read_records(storage, 1)]
+    assert remembered[:6] == rows[:6], "those of the draws and of TPE"
+    assert done.changes == ("strategy.population: 2 -> 16", "strategy.children: 64 -> 4")
+    assert grow(strategy=Tpe(trials=9), **search)[0].changes == (
+        "strategy: evolution -> tpe, which goes on from what is there",
+    )
 
 
 def test_names_of_revisions() -> None:
