@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.arms import Arms, plan_of
-from harness.analysis.effects import Effect
+from harness.analysis.effects import LEVEL, Effect
+from harness.analysis.sequential import extended
 from harness.design import Design, changes
 from harness.report.ablation import Ablation, ablation
 from harness.report.facts import Facts
@@ -59,7 +60,17 @@ def _later(facts: Facts) -> tuple[str, ...]:
     """What the study's plan has become since it was stored."""
     before = facts.attributes.get("planned")
     now = plan_of(facts.study, facts.attributes.get("asked", {}).get("training"))
-    return tuple(changes(before, now)) if isinstance(before, dict) and now is not None else ()
+    if not isinstance(before, dict) or now is None:
+        return ()
+    old, new = before.get("seeds"), now["seeds"]
+    raised = isinstance(old, dict) and isinstance(new, dict) and old["first"] == new["first"] and old["most"] < new["most"]
+    course = facts.arms.course if facts.arms is not None else None
+    if not raised or course is None:
+        return tuple(changes(before, now))
+    share = LEVEL / course.tested
+    false = course.tested * extended(share, new["first"], old["most"], new["most"])
+    words = f"a false claim has a chance of {100 * false:.1f} % where that was done after those looks, not {100 * LEVEL:g} %"
+    return (*changes(before, now), words)
 
 
 def origin(facts: Facts) -> str:

@@ -9,6 +9,7 @@ import json
 import math
 import platform
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from harness.analysis.effects import LEVEL, effects, power
-from harness.analysis.sequential import decide
+from harness.analysis.sequential import CLOSE, DIFFERS, Bench, Rule, simulated
 
 STUDIES = 2_000
 Noise = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
@@ -58,9 +59,31 @@ def false_claims(noise: Noise, arms: int, seeds: int) -> float:
     return share(any(effect.verdict in ("helps", "hurts") for effect in each) for each in found)
 
 
-def false_claims_in_sequence(noise: Noise, arms: int, most: int) -> float:
-    """The same where seeds are added from 3 up to `most`, with a look after each."""
-    return share(bool(decide(values, "base", first=3, most=most).differ) for values in studies(noise, arms, most))
+def in_sequence(
+    noise: Noise, arms: int, most: int, *, margin: float | None = None, effect: float = 0.0, shared: float = 0.5
+) -> Bench:
+    """Studies whose seeds are added from 3 up to `most`, with a look after each, judged as every study with `Sequential` is:
+    the first arm has the effect."""
+    every = studies(noise, arms, most, effect, shared=shared)
+    values = np.array([[[*cells.values()] for cells in study.values()] for study in every])
+    return simulated(values, Rule(3, most, margin))
+
+
+def false_claims_in_sequence(noise: Noise, arms: int, most: int, margin: float | None) -> tuple[float, float]:
+    """Studies without any difference in which one is claimed, and their seeds an arm in the mean."""
+    bench = in_sequence(noise, arms, most, margin=margin)
+    return float((bench.kind == DIFFERS).any(axis=1).mean()), float(bench.seeds.mean())
+
+
+def false_calm_in_sequence(noise: Noise, arms: int, most: int, margin: float = 2.0) -> float:
+    """Studies whose first arm differs by just the margin, of which it is said that it differs by less."""
+    return float((in_sequence(noise, arms, most, margin=margin, effect=margin).kind[:, 0] == CLOSE).mean())
+
+
+def found_in_sequence(effect: float, most: int) -> tuple[float, float]:
+    """Studies of one arm with this effect in which it is found, and its seeds in the mean."""
+    bench = in_sequence(NOISES["normal"], 1, most, effect=effect)
+    return float((bench.kind == DIFFERS).mean()), float(bench.seeds.mean())
 
 
 def false_calm(noise: Noise, arms: int, seeds: int, margin: float = 2.0) -> float:
@@ -92,12 +115,22 @@ def main() -> None:
         for seeds in (3, 5, 10)
         for arms in (1, 2, 4, 8)
     ]
-    looks = [
-        {"noise": name, "most": most, "arms": arms, "claims": false_claims_in_sequence(noise, arms, most)}
-        for name, noise in track(NOISES.items(), "seeds in sequence, no effect", console=console)
+    looks = []
+    for name, noise in track(NOISES.items(), "seeds in sequence, no effect", console=console):
+        for most, arms, margin in product((5, 10), (1, 2, 4, 8), (None, 1.0)):
+            claims, mean = false_claims_in_sequence(noise, arms, most, margin)
+            looks.append({"noise": name, "most": most, "arms": arms, "margin": margin, "claims": claims, "seeds": mean})
+    calm_looks = [
+        {"noise": name, "most": most, "arms": arms, "claims": false_calm_in_sequence(noise, arms, most)}
+        for name, noise in track(NOISES.items(), "seeds in sequence, an effect of just the margin", console=console)
         for most in (5, 10)
-        for arms in (1, 2, 4, 8)
+        for arms in (1, 4)
     ]
+    sight_looks = []
+    for effect, most in product((0.5, 1.0, 2.0), (5, 10)):
+        seen, mean = found_in_sequence(effect, most)
+        fixed = power(effect, 1.0, most)
+        sight_looks.append({"effect": effect, "most": most, "found": seen, "seeds": mean, "fixed": fixed})
     calm = [
         {"noise": name, "seeds": seeds, "arms": arms, "claims": false_calm(noise, arms, seeds)}
         for name, noise in track(NOISES.items(), "an effect of just the margin", console=console)
@@ -116,6 +149,8 @@ def main() -> None:
         "null": null,
         "sequential": looks,
         "equivalence": calm,
+        "sequential equivalence": calm_looks,
+        "sequential power": sight_looks,
         "power": sight,
         "pairing": worth,
     }
@@ -127,7 +162,7 @@ def main() -> None:
             for row in rows:
                 drawn.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
             console.print(drawn)
-    worst = max(row["claims"] for row in (*null, *looks, *calm))
+    worst = max(row["claims"] for row in (*null, *looks, *calm, *calm_looks))
     console.print(f"worst share of false claims {worst:.3f}; 0.05 and its sampling error allow {limit:.3f}")
 
 
