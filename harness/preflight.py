@@ -26,8 +26,9 @@ from harness.parts.part import is_target
 from harness.space import Choice, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies, revision, revisions
 from harness.storage.tables import is_there
+from harness.strategies import auto
 from harness.strategies.proposers import assert_fits
-from harness.study import Study, differences, held_in
+from harness.study import STRATEGIES, Exhaustive, Search, Study, differences, held_in
 from harness.weights import weights_source
 
 PICTURES = ("dataset", "limit", "image_size", "loading", "skip_bad_images")
@@ -101,7 +102,7 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
     assert_trainable(study, space, price)
     if isinstance(study.seeds, Sequential) and isinstance(study.strategy, Design):
         assert_arms_trainable(study, arms(study.strategy, space), space, price)
-    notes += tuple(loading(space, info.shape, init) for init in initial)
+    notes += tuple(loading(space, info.shape, init) for init in initial) + auto.words(study, space)
     return Checked(
         study, stored, space, info, sources | initial, price, notes, counted_modules(study), written, tuple(older), changes
     )
@@ -116,17 +117,23 @@ def grown(study: Study, stored: Stored) -> tuple[Study, tuple[str, ...], bool]:
     """The study to run for one that may have changed under its name: what changed, and whether the stored study goes on.
 
     It goes on, resolved as it was, where each of its rows is one of the new study too: with another wording, budget, primary
-    comparison or margin, and with more seeds. Whatever else changed opens a revision beside it."""
+    comparison or margin, with more seeds, and with another search. Whatever else changed opens a revision beside it."""
     old, new = Study.from_json(stored.attributes["asked"]).to_json(), study.to_json()
     all_changes = differences(old, new)
     may = {"question": new["question"]}
-    if old["strategy"]["kind"] == new["strategy"]["kind"]:
+    kinds = [plain["strategy"]["kind"] for plain in (old, new)]
+    if all(issubclass(STRATEGIES[kind], Search | Exhaustive) for kind in kinds) and kinds != ["exhaustive"] * 2:
+        may["strategy"] = new["strategy"]
+    elif kinds[0] == kinds[1]:
         budget = {name: new["strategy"][name] for name in ("trials", "primary", "margin") if name in new["strategy"]}
         may["strategy"] = old["strategy"] | budget
         if more_seeds(old["seeds"], new["seeds"]) and "trials" not in budget:
             may["seeds"] = new["seeds"]
     if not differences(old | may, new):
-        told = [change for change in all_changes if not change.startswith(("question", "strategy.trials"))]
+        switched = kinds[0] != kinds[1]
+        silent = ("question", "strategy" if switched else "strategy.trials")
+        told = [f"strategy: {kinds[0]} -> {kinds[1]}, which goes on from what is there"] if switched else []
+        told += [change for change in all_changes if not change.startswith(silent)]
         return Study.from_json(stored.attributes["definition"] | may), tuple(told), True
     base, number = revision(stored.name)
     shown = "; ".join(all_changes[:6]) + (f"; and {len(all_changes) - 6} more" if len(all_changes) > 6 else "")

@@ -6,6 +6,7 @@
 import contextlib
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -69,6 +70,10 @@ class Summary:
     best: dict[str, float]
     saved: int = 0
     """Epochs that early stopping saved."""
+    looked_at: int = 0
+    """Configs priced in this run."""
+    screened_out: int = 0
+    """Those of them that broke a constraint and were never trained."""
     reused: int = 0
     """Trials of other studies taken over in this run."""
     untrained: int = 0
@@ -154,6 +159,10 @@ def run_study(
             backend.run(ledger)
         if lease.must_stop:
             raise LeaseError(lease.must_stop)
+        if ledger.screened_out:
+            before_this = found.stored.attributes.get("screened", {}) if found.stored else {}
+            seen = {"looked_at": ledger.looked_at, "over": ledger.screened_out}
+            store.set_attributes(study_id, {"screened": dict(Counter(seen) + Counter(before_this))})
         return replace(summary(ledger, options, before, time.monotonic() - started, found.notes), changes=found.changes)
 
 
@@ -313,6 +322,8 @@ def summary(ledger: Ledger, options: Options, before: int, seconds: float, notes
         seconds=seconds,
         best=dict(ledger.best),
         saved=ledger.ladder.saved,
+        looked_at=ledger.looked_at,
+        screened_out=ledger.screened_out,
         reused=ledger.reused,
         untrained=ledger.untrained,
         spent={name: round(seconds, 3) for name, seconds in ledger.spent.items()},

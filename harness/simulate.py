@@ -29,6 +29,7 @@ from harness.report.words import counted, differences, duration, listed, unit
 from harness.space import Params
 from harness.storage.reader import read_records, read_studies
 from harness.storage.store import Store
+from harness.storage.tables import database_file
 from harness.study import EXACT, Objective, Study
 from harness.trial import Outcome, Report
 
@@ -348,10 +349,13 @@ class Simulation:
 
     def _words(self, cell: Cell) -> str:
         """A config of the front by its objectives, the mean over all seeds, and its choices."""
-        values = [(o.metric, cell.value(o.metric, self.seeds)) for o in self.study.objectives]
-        texts = [
-            f"{unit(metric, [value], self.study.units.get(metric, '')).text(value)}{'' if metric == 'accuracy' else f' {metric}'}" for metric, value in values
-        ]
+
+        def value(metric: str) -> str:
+            found = cell.value(metric, self.seeds)
+            text = unit(metric, [found], self.study.units.get(metric, "")).text(found)
+            return text if metric == "accuracy" else f"{text} {metric}"
+
+        texts = [value(objective.metric) for objective in self.study.objectives]
         return f"  {', '.join(texts)} ({'; '.join(map(str, differences(cell.params, cell.params)))})"
 
 
@@ -401,6 +405,13 @@ def allowed(study: Study, table: Table) -> list[Cell]:
     )
 
 
+def opened(store: Store, study: Study, table: Table, prices: Prices, repeat: int) -> Ledger:
+    """The ledger of a repetition, in a database that is thrown away."""
+    study_id = store.create(f"{study.name}~{repeat}", study.objectives)
+    places, rules = Places("", str((database_file(store.url) or Path()).parent / "runs")), Rules(keep="none", reuse=False)
+    return Ledger(store, study_id, matched(study, table, repeat), table.info, places, prices, rules=rules)
+
+
 def simulate(
     study: Study,
     table: Table,
@@ -418,12 +429,8 @@ def simulate(
     replays = []
     with tempfile.TemporaryDirectory(prefix="harness-simulate-") as folder, Store(f"sqlite:///{folder}/table.db") as store:
         for repeat in range(repeats):
-            seed, scored = table.seeds(repeat)
-            one = matched(study, table, repeat)
-            study_id = store.create(f"{study.name}~{repeat}", study.objectives)
-            places, rules = Places("", str(Path(folder) / "runs")), Rules(keep="none", reuse=False)
-            ledger = Ledger(store, study_id, one, table.info, places, prices, rules=rules)
-            score = Score(study.objectives, cells, seed, scored)
+            ledger = opened(store, study, table, prices, repeat)
+            score = Score(study.objectives, cells, *table.seeds(repeat))
             replays.append(replay(LedgerPlayer(ledger), table, score, workers, most))
             told(repeat + 1)
     everything = sum(len(cell.record.curve) for cell in cells)

@@ -263,6 +263,9 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
         lines.append(f"{counted(found.untrained, 'trial')} not trained: over a measured constraint")
     if found.reused:
         lines.append(f"{counted(found.reused, 'trial')} taken over from other studies, not trained again")
+    if found.screened_out:
+        share = percent(found.screened_out / found.looked_at)
+        lines.append(f"{share} of {counted(found.looked_at, 'config')} looked at were over a constraint, none was trained")
     if found.saved and found.trained:
         lines.append(f"{counted(found.stopped, 'trial')} stopped early, {counted(found.saved, 'epoch')} saved")
     if found.left:

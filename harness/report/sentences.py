@@ -12,11 +12,17 @@ from harness.report.ablation import Ablation
 from harness.report.comparison import Comparison, compared
 from harness.report.confirmed import looks_words
 from harness.report.facts import Facts, Trial
-from harness.report.words import DATASETS, NOUNS, SPACE, Difference, counted, day, duration, listed, spelled, unit
+from harness.report.words import DATASETS, NOUNS, SPACE, Difference, counted, day, duration, listed, percent, spelled, unit
+from harness.strategies.auto import MANY, resolved
 from harness.strategies.stopping import ranked_by
 from harness.study import Constraint, Evolution, Exhaustive, Search, Study
 
-STRATEGIES = {"random": "Random search", "tpe": "A TPE search", "exhaustive": "Every config"}
+STRATEGIES = {
+    "random": "Random search",
+    "tpe": "A TPE search",
+    "bayesian": "A search by a Gaussian process",
+    "exhaustive": "Every config",
+}
 DESIGNS = {
     "leave-one-out": "Leave one out",
     "add-one-in": "Add one in",
@@ -221,7 +227,8 @@ def done(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _searched(facts: Facts) -> str:
-    strategy, size = facts.study.strategy, facts.space.size
+    size = facts.space.size
+    strategy = resolved(facts.study, facts.space)
     among = "a continuous space" if size == float("inf") else f"a space of {counted(size, 'config')}"
     choices = counted(len(facts.space.parameters), "choice")
     if isinstance(strategy, Design):
@@ -231,10 +238,15 @@ def _searched(facts: Facts) -> str:
     elif isinstance(strategy, Exhaustive):
         how = f"Every config of {among} ({choices})"
     elif isinstance(strategy, Evolution):
-        how = f"Evolution (NSGA-II, population {strategy.population}) in {among} ({choices})"
+        bred = f"the most promising of {strategy.children} children each" if strategy.children > 1 else "NSGA-II"
+        kind = "NSGA-III" if len(facts.study.objectives) > MANY else bred
+        how = f"Evolution ({kind}, population {strategy.population}) in {among} ({choices})"
     else:
         how = f"{STRATEGIES[strategy.kind]} in {among} ({choices})"
     bounds = "".join(f"; {bound(constraint)}" for constraint in facts.study.constraints)
+    if (seen := facts.attributes.get("screened", {})) and seen["over"]:
+        share = percent(seen["over"] / seen["looked_at"])
+        bounds += f", which {share} of {counted(seen['looked_at'], 'config')} looked at had not: none was trained"
     return f"{how}, {_aim(facts)}{bounds}."
 
 

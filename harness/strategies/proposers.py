@@ -5,7 +5,6 @@ proposed twice is told to the shadow alone. It is asked for every parameter of t
 search only parameters that every trial has; a row keeps the active ones as its own and the whole proposal beside them.
 """
 
-import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,23 +16,20 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from harness.config import Config, Part
+from harness.config import Config
 from harness.cost import Cost
 from harness.design import Design, arms
 from harness.errors import StudyError
 from harness.record import Record
 from harness.space import Domain, Params, Space, Span
+from harness.strategies.auto import MANY, resolved
 from harness.strategies.breeding import Child, Guess, Nursery, farthest, promising
-from harness.study import Auto, Bayesian, Evolution, Random, Search, Study, Tpe
+from harness.study import Bayesian, Evolution, Random, Search, Study, Tpe
 
 LARGEST_DESIGN = 100_000
 """Configs that Exhaustive() will list."""
 GP_TRIALS = 100
 """Trials that a Gaussian process learns from, whose time grows with their cube."""
-FEW = 12
-"""Trials below which Auto draws at random."""
-MANY = 3
-"""Objectives above which Evolution is NSGA-III (Deb and Jain 2014)."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +67,7 @@ class Proposer(Protocol):
 
 def proposer(study: Study, space: Space, rows: int, price: Callable[[Config], Cost]) -> Proposer:
     """The proposer of a study's strategy; `rows` proposals were made before, in earlier runs; `price` tells exact costs."""
-    strategy: Part = study.strategy
-    if isinstance(strategy, Auto):
-        strategy = picked(strategy, study, space)[0]
+    strategy = resolved(study, space)
     if isinstance(strategy, Random):
         return Draws(study.seeds[0], space)
     seed = study.seeds[0] * 1_000_003 + rows
@@ -102,28 +96,6 @@ def assert_fits(study: Study, space: Space) -> None:
     """Raises StudyError or SpaceError where a strategy cannot go through the space."""
     if not isinstance(study.strategy, Search):
         Cells(study, space)
-
-
-def picked(strategy: Auto, study: Study, space: Space) -> tuple[Search, str]:
-    """What Auto comes to in a space, and why."""
-    trials, size = strategy.trials, space.size
-    if size <= trials:
-        return Random(
-            trials=trials
-        ), f"the space has {size:,.0f} configs, no more than the {trials:,} trials: all are trained"
-    if trials < FEW:
-        return Random(trials=trials), f"{trials:,} trials are too few to learn from"
-    goals = len(study.objectives)
-    if goals > MANY:
-        return Evolution(trials=trials), f"{goals} objectives: NSGA-III keeps its trials spread over many"
-    return Evolution(
-        trials=trials
-    ), f"{trials:,} trials of {size_words(size)} configs: children are bred and looked at first"
-
-
-def size_words(size: float) -> str:
-    """A number of configs as a person reads it."""
-    return "endlessly many" if math.isinf(size) else f"{size:,.0f}" if size < 1e9 else f"{size:.3g}"
 
 
 class Cells:
