@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv quickstart test faults counts bench-cost calibration bench-machinery bench-training check format requirements clean
+.PHONY: help venv quickstart test faults counts bench-cost calibration bench-machinery bench-search bench-training check format requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -39,6 +39,9 @@ bench-cost: $(READY)  ## how many random configs of real spaces are priced in a 
 
 bench-machinery: $(READY)  ## milliseconds of an empty trial: ours and the obvious stack, side by side (10 minutes)
 	$(BIN)/python tests/benchmarks/machinery.py
+
+bench-search: $(READY)  ## epochs that each strategy needs, replayed on a real table (an hour)
+	$(BIN)/python tests/benchmarks/search.py
 
 bench-training: $(READY)  ## pictures a second: our trial, a bare loop, the common way, timm's (20 minutes; HARNESS_DATA=DIR)
 	$(BIN)/python tests/benchmarks/training.py --compiled
