@@ -262,9 +262,9 @@ def readable(url: str) -> Iterator[None]:
         yield
     except (NoSuchModuleError, ImportError, SQLAlchemyError) as error:
         cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-        if isinstance(error, ModuleNotFoundError) and parse_url(url).drivername == POSTGRES:
+        if isinstance(error, ImportError) and parse_url(url).drivername == POSTGRES:
             remedy = "pip install 'attention-harness[postgres]'"
-            raise StorageError(f"{shown(url)}: psycopg is not installed; {remedy}") from None
+            raise StorageError(f"{shown(url)}: psycopg cannot be imported; {remedy}") from None
         remedy = ""
         if isinstance(error, (NoSuchModuleError, ImportError)):
             remedy = "; is its driver installed?"
