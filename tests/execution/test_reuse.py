@@ -233,3 +233,13 @@ def test_studies_on_the_same_pictures_are_told_by_fingerprint_and_test_part() ->
     ]
     assert [one.name for one in reuse.on_the_same_pictures(stored, INFO)] == ["a"]
     assert [one.name for one in reuse.on_the_same_pictures(stored, replace(INFO, scored_on="t"))] == ["d"]
+
+
+def test_what_another_database_has_finished_counts_too(first: Desk, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    before = (tmp_path / "harness.db").read_bytes()
+    second = Desk(tmp_path / "elsewhere", study("second", PART))
+    assert trained(second, rules=Rules(reuse_from=(first.storage,))) == 0
+    assert {str((record.reused or {})["study"]) for record in rows(second)} == {f"first of {first.storage}"}
+    assert [record.metrics for record in rows(second)] == [record.metrics for record in rows(first)]
+    assert (tmp_path / "harness.db").read_bytes() == before, "it is only read"
