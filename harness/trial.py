@@ -107,6 +107,8 @@ class Report:
         """What `to_json` wrote."""
         data = json.loads(text)
         outcome = data["outcome"]
+        if outcome:
+            outcome["measured"] = tuple(outcome["measured"])
         return Report(tuple(map(Epoch.from_row, data["curve"])), Outcome(**outcome) if outcome else None)
 
 

@@ -232,17 +232,6 @@ def _given(facts: Facts) -> str:
     )
 
 
-def _given(facts: Facts) -> str:
-    """That seeds came in sequence, where they did."""
-    seeds = facts.study.seeds
-    if not isinstance(seeds, Sequential):
-        return ""
-    return (
-        f"Each arm was given {seeds.first} seeds, and one more at a time, up to {seeds.most}, as long as its comparison was"
-        " undecided (a group-sequential design). "
-    )
-
-
 def _primary(facts: Facts) -> str | None:
     return facts.study.strategy.primary if isinstance(facts.study.strategy, Design) else None
 
