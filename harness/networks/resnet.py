@@ -110,7 +110,7 @@ class PaddedShortcut(nn.Module):
         self.outputs, self.stride = outputs, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        x = ordered(x)[:, :, :: self.stride, :: self.stride]
+        x = F.avg_pool2d(x, 1, self.stride)  # as a slice, but with gradients in the order of the map
         return F.pad(x, (0, 0, 0, 0, 0, self.outputs - x.shape[1]))
 
 
