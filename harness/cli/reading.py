@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +29,22 @@ def status(
     name: Annotated[str | None, typer.Argument(help="A study; without one, all of them.")] = None,
     storage: Storage = DATABASE,
     failed: Annotated[bool, typer.Option("--failed", help="Show why trials failed, with tracebacks.")] = False,
+    watched: Annotated[
+        bool, typer.Option("--watch", help="Follow a study while it runs, from any terminal that reaches its database.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List every study, or show one: counts, front, failures with reasons."""
+    """List every study, or show one: counts, front, failures with reasons.
+
+    With --watch the view is that of the run itself, a second old at most; it ends when the run does. Where the output is no
+    terminal there is a line for each trial that ends."""
     from harness.storage.reader import read_studies, revision, revisions
 
+    if watched:
+        if name is None:
+            raise HarnessError("harness status --watch: which study? Name it; `harness status` lists them")
+        _watch(name, storage, as_json)
+        return
     found = read_studies(storage, name)
     if name is None:
         newest = {revision(stored.name)[0]: revisions(found, revision(stored.name)[0])[-1] for stored in found}
@@ -45,6 +57,47 @@ def status(
             _print_rows(rows)
         return
     _show_study(found[0], storage, failed, as_json)
+
+
+def _watch(name: str, storage: str, as_json: bool) -> None:
+    """Follows a study until nobody runs it, or Ctrl-C."""
+    from contextlib import suppress
+
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from harness.live import drawn
+    from harness.watching import Seen, look, watch
+
+    told: dict[int, None] = {}
+
+    def say(seen: Seen) -> None:
+        """A line for each trial that has ended since the last look; first of all where the study stands."""
+        if not told:
+            told.update(dict.fromkeys([-1, *(record.number for record in seen.finished)]))
+            print(json.dumps(asdict(seen.view)) if as_json else seen.view.line(), flush=True)
+        for count, record in enumerate(seen.finished, start=1):
+            if record.number not in told:
+                told[record.number] = None
+                print(json.dumps(asdict(seen.view)) if as_json else seen.line(record, count), flush=True)
+
+    with suppress(KeyboardInterrupt):
+        if as_json or not console.is_terminal:
+            last = watch(name, storage, say)
+        else:
+            with Live(console=console, auto_refresh=False, transient=True) as live:
+
+                def show(seen: Seen) -> None:
+                    hint = Text("Ctrl-C ends this view, not the run", style="dim")
+                    live.update(Group(drawn(seen.view, console.width), hint), refresh=True)
+
+                last = watch(name, storage, show)
+        if not as_json:
+            console.print(last.view.line(), markup=False, soft_wrap=True)
+            console.print(f"nobody runs {last.stored.name} (any more)", style="dim", markup=False)
+        return
+    console.print(look(name, storage).view.line(), markup=False, soft_wrap=True)
 
 
 def _study_row(stored: "Stored") -> dict[str, Any]:

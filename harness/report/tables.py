@@ -142,8 +142,8 @@ def flat(part: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[st
 
 
 def curve(points: Sequence[Epoch], most: int, metric: str = "accuracy") -> list[list[float | int | None]]:
-    """Epochs, the metric, loss and training loss of a curve, at `most` epochs at most, evenly, with the last. All epochs from
-    the first are an empty list."""
+    """Epochs, the metric, loss and training loss of a curve, at `most` epochs at most, evenly, with the last. All
+    epochs from the first are an empty list."""
     step = -(-len(points) // most) if points else 1
     kept = points[::-1][::step][::-1]
     epochs: list[float | int | None] = [] if len(kept) == len(points) else [point.epoch for point in kept]

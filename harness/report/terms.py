@@ -51,8 +51,10 @@ class Explainer:
         return ""
 
     def explained(self, text: object) -> Markup:
-        """The text, escaped, with its terms marked. Of text that is markup already, what stands between tags."""
-        pieces = re.split(r"(<a .*?</a>|<[^>]*>)", str(escape(text)))
+        """The text, escaped, with its terms marked and its `commands` set as such. Of text that is markup already, what
+        stands between tags."""
+        found = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+        pieces = re.split(r"(<a .*?</a>|<code>.*?</code>|<[^>]*>)", found)
         return Markup("".join(piece if place % 2 else _ANY.sub(self._mark, piece) for place, piece in enumerate(pieces)))
 
     def _mark(self, found: re.Match[str]) -> str:

@@ -18,6 +18,7 @@ from tests.report import test_choices as factorial
 from tests.report.sample import ATTRIBUTES, STUDY, records
 
 EVIL = "<script>alert(1)</script>&\"'<img src=x onerror=alert(2)>"
+pytestmark = pytest.mark.timeout(900)
 PATIENCE = 120_000
 """Milliseconds that a step may take on a machine that has much else to do."""
 
@@ -70,7 +71,8 @@ class Visit:
           for (const trace of graph.data) {
             const place = (trace.customdata ?? []).indexOf(number);
             if (place < 0) continue;
-            return [box.left + xaxis._offset + xaxis.d2p(trace.x[place]), box.top + yaxis._offset + yaxis.d2p(trace.y[place])];
+            const [x, y] = [xaxis.d2p(trace.x[place]), yaxis.d2p(trace.y[place])];
+            return [box.left + xaxis._offset + x, box.top + yaxis._offset + y];
           }
         }"""
         x, y = self.page.evaluate(script, [plot, number])
@@ -135,7 +137,7 @@ def test_a_selection_filters_the_table_and_shows_in_every_figure(browser: Browse
         expect(page.locator("#selection")).to_contain_text("1 trial selected")
         expect(page.locator("#table tbody tr")).to_have_count(1)
         expect(page.locator("#table tbody tr td").first).to_have_text("5")
-        faint = "plot.data.filter((trace) => trace.opacity === 0.08 || trace.selectedpoints).length > 0"
+        faint = "plot.data.some((trace) => trace.trials?.length && (trace.opacity === 0.08 || trace.selectedpoints))"
         shown = visit.drawn(faint)
         assert {"front", "radii", "starts", "curves"} <= {name for name, yes in shown.items() if yes}  # type: ignore[attr-defined]
         page.locator("#selection button", has_text="Clear").click()
@@ -288,7 +290,6 @@ def test_ten_thousand_trials_answer_at_once(browser: Browser, tmp_path: Path, ca
         points = visit.page.locator("#plot-front .point").count()
         expect(visit.page.locator("#found")).to_have_text("10,000 of 10,000")
     with capsys.disabled():
-        print(
-            f"\npage of 10,000 trials: {path.stat().st_size / 1e6:.1f} MB, interactive after {ready:.1f} s, all drawn {waited:.1f} s"
-        )
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        print(f"\npage of 10,000 trials: {size}, interactive after {ready:.1f} s, all drawn {waited:.1f} s")
     assert path.stat().st_size < 12e6 and points < 5_000

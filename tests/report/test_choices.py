@@ -17,6 +17,7 @@ from harness.report.certain import certain_front, certain_words
 from harness.report.choices import importance_of, importance_words, maps
 from harness.report.facts import Facts, gather
 from harness.report.page import render
+from harness.report.sentences import told
 from harness.space import choose, vary
 from harness.study import Exhaustive, Strategy, Study, maximize
 from tests.report.sample import ATTRIBUTES
@@ -115,3 +116,11 @@ def test_the_page_shows_all_of_it_escaped() -> None:
     assert page.count('<table class="map">') == 2 and "Which <stage>" not in page
     bare = render([facts([])], datetime(2025, 6, 3, tzinfo=UTC))
     assert "Which choices matter" not in bare and "how sure it is" not in bare
+
+
+def test_the_answer_says_what_arms_gain() -> None:
+    words = told(facts())
+    assert "stage 2 ECA; stage 3 SE\N{RIGHT DOUBLE QUOTATION MARK} gains 1.35 ± 0.34 points over base; " in words
+    assert "; 5 more arms differ from it. In accuracy, over 5 seeds" in words
+    few = told(facts([record for record in made() if record.seed < 2]))
+    assert "over 2 of 5 seeds" in few

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from harness.config import ResNet, SqueezeExcite, Training
-from harness.record import Epoch, Record
+from harness.record import Epoch, Measurement, Record
 from harness.report import notes, sentences
 from harness.report.facts import gather
 from harness.report.views import axes, curves, explained, grouping, thinned
@@ -146,7 +146,7 @@ def test_what_was_done_in_a_few_lines():
     assert lines["Stopped"].startswith(
         "Successive halving by accuracy, parameters and MACs after epochs 2, 6 and 18 of 20: one"
     )
-    assert "NSGA-II, population 16" in lines["Searched"] and "80\N{NO-BREAK SPACE}M" in lines["Searched"]
+    assert "population 16" in lines["Searched"] and "80\N{NO-BREAK SPACE}M" in lines["Searched"]
     assert "CIFAR-10 (50,000 training pictures, 10 classes, 32 x 32), 20 epochs" in lines["Trained"]
     assert "54 complete, 3 stopped early, 2 failed and 1 running of 60 planned" in lines["Ran"]
     assert "(42 epochs saved by early stopping)" in lines["Ran"]
@@ -171,7 +171,7 @@ def test_what_it_does_not_show():
     grid = SMALL.model_copy(update={"strategy": Exhaustive(), "seeds": (0, 1), "constraints": (at_most("params", 999),)})
     found = dict(sentences.limits(gather(grid, {}, FOUR)))
     assert found["All configs"] == "3 of 8 combinations of config and seed are complete."
-    assert found["Means"].startswith("Front and figures show single trials, 2 seeds")
+    assert found["Chance"].startswith("Means rest on 2 seeds a config; intervals of so few seeds are wide")
 
 
 def test_provenance_names_everything_that_differs():
@@ -182,3 +182,49 @@ def test_provenance_names_everything_that_differs():
     assert found["Versions"] == "ray 3, torch 2 / 1"
     assert found["Devices"] == "cpu (1 trial)"
     assert "Data" not in found
+
+
+def test_arms_are_means_with_intervals():
+    """Three seeds of 0.90, 0.92 and 0.94: Student's t with two degrees of freedom."""
+    study = SMALL.model_copy(update={"strategy": Exhaustive(), "seeds": (0, 1, 2)})
+    plain = [replace(made(0, 0.9 + 0.02 * seed), number=seed, seed=seed) for seed in range(3)]
+    deep = [replace(made(1, 0.95, 200, 2000), number=3 + seed, seed=seed) for seed in range(2)]
+    by_params, _ = axes(gather(study, {}, plain + deep))
+    first, second = by_params.front
+    assert (first.value, first.half, first.cost) == (pytest.approx(0.92), pytest.approx(0.0496828), 100)
+    assert numbers([first, second]) == [[0, 1, 2], [3, 4]] and second.half == pytest.approx(0)
+    assert by_params.references[0].value == pytest.approx(0.92)
+
+
+def test_marks_to_compare_with():
+    (by_params, _), facts = axes(gather(STUDY, ATTRIBUTES, records())), gather(STUDY, ATTRIBUTES, records())
+    plain, *published = by_params.references
+    bare = [t for t in facts.complete if {t.record.params[f"stages.{n}.attention"] for n in (2, 3)} == {"none"}]
+    assert plain.value == bare[0].value("accuracy") and plain.name == f"no attention (trial {bare[0].number})"
+    assert {mark.name: mark.cost for mark in published} == {"ResNet-20": 269_722, "ResNet-32": 464_154}
+
+
+def test_hover_tells_against_the_baseline_or_what_most_have():
+    facts = gather(SMALL, {}, [made(0, 0.9), made(1, 0.9), made(3, 0.9)])
+    assert facts.reference == {"depth": 14, "stages.3.attention": "none"}
+
+
+def test_each_latency_is_a_cost_by_its_place():
+    def timed(number: int, one: float, many: float) -> Record:
+        places = (Measurement("phone", 1, one), Measurement("phone", 32, many), Measurement("phone", 1, one + 0.5))
+        return made(
+            number, 0.9 + number / 100, measured=places, metrics={"accuracy": 0.9 + number / 100, "latency": one + 0.5}
+        )
+
+    facts = gather(SMALL, {}, [timed(0, 0.001, 0.02), timed(1, 0.002, 0.03)])
+    assert facts.timed == ("latency, batch 1 on phone", "latency, batch 32 on phone")
+    (small, large) = axes(facts)
+    assert [spot.cost for spot in large.front] == [0.02, 0.03] and small.front[0].cost == 0.501
+    assert facts.units[large.cost.metric].text(0.02) == "20.00\N{NO-BREAK SPACE}ms"
+
+
+def test_failures_are_told_by_reason():
+    some = [made(n, state="failed", reason="boom" if n else "other", traceback=f"trace {n}") for n in range(20)]
+    first, second = notes.failures(gather(SMALL, {}, some))
+    assert (first.reason, first.count, first.first, first.traceback) == ("boom", "19 trials", 1, "trace 1")
+    assert first.trials.endswith("trial 12 and more") and second.trials == "trial 0"
