@@ -1,7 +1,8 @@
-"""Reading studies from Python, without torch: `open_study("kernels").frame()`."""
+"""Reading studies from Python, without torch: `open_study("kernels").frame()`; and networks that were taken from them."""
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.front import front
@@ -11,6 +12,8 @@ from harness.study import Study
 
 if TYPE_CHECKING:
     import pandas
+
+    from harness.networks.taken import Taken
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,13 @@ def open_study(name: str, storage: str | None = None) -> Results:
     url = storage or os.environ.get("HARNESS_STORAGE", "sqlite:///harness.db")
     stored = read_studies(url, name)[0]
     return Results(Study.from_json(stored.attributes["definition"]), stored.attributes, read_records(url, stored.study_id))
+
+
+def load_network(folder: str | os.PathLike[str]) -> "Taken":
+    """The network that `harness take` put into a folder, on the CPU, in evaluation mode: it maps pictures from 0 to 1
+    (batch, channels, height, width) to scores (batch, classes). Needs torch, and neither Ray nor Optuna nor a database.
+
+    Raises DataError where the folder holds none, CodeError where a module of your own is not found."""
+    from harness.networks.taken import load
+
+    return load(Path(folder))

@@ -30,14 +30,13 @@ READERS = (
     "provenance",
     "record",
     "report",
-    "results",
     "space",
 )
 READERS += ("storage", "study")
 """Listing, planning, resuming and reporting start in well under a second: neither torch nor ray."""
 PORTABLE = ("data", "measure", "networks", "training", "trial")
 """What runs where only torch is installed: neither ray nor optuna nor plotly."""
-COMPOSITION = ("cli", "run")
+COMPOSITION = ("cli", "results", "run")
 """Where the parts are put together: their late imports are their own business, the others are a reader's."""
 PLACES = {
     "ray": ("execution",),

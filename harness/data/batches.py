@@ -32,6 +32,14 @@ class Batches(Held, Protocol):
     share of the training part."""
 
     @property
+    def mean(self) -> torch.Tensor:
+        """Of each channel, as a level from 0 to 255: what is taken from a picture."""
+
+    @property
+    def deviation(self) -> torch.Tensor:
+        """Of each channel: what the rest is divided by."""
+
+    @property
     def steps(self) -> int:
         """Batches of an epoch, all of one size; a set smaller than a batch is one batch."""
 

@@ -36,7 +36,8 @@ class Streamed:
         self._training, self._seed, self.device = training, seed, device
         self._kept, self._held_places = kept, held
         self._labels = torch.from_numpy(files.labels)
-        self._normalise = Normalise(torch.tensor(MEAN), torch.tensor(DEVIATION), info.shape, device)
+        self.mean, self.deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
+        self._normalise = Normalise(self.mean, self.deviation, info.shape, device)
         self._augmentation = Augmentation(training, self._normalise, seed)
         self.held = len(held)
         self.size = min(training.batch_size, len(kept))
