@@ -9,6 +9,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import optuna
@@ -76,20 +77,22 @@ def proposer(study: Study, space: Space, rows: int, price: Callable[[Config], Co
         if strategy.children > 1 and len(study.objectives) <= MANY:
             return Bred(study, space, Nursery(space, price), seed, strategy)
         if len(study.objectives) > MANY:
-            return Shadow(study, space, lambda seed: NSGAIIISampler(population_size=size, seed=seed), seed, best=size)
+            many = partial(NSGAIIISampler, population_size=size)
+            return Shadow(study, space, lambda seed: quietly(partial(many, seed=seed)), seed, best=size)
         return Shadow(study, space, lambda seed: NSGAIISampler(population_size=size, seed=seed), seed, best=size)
     if isinstance(strategy, Bayesian):
-        return Shadow(study, space, gaussian_process, seed, best=GP_TRIALS, recent=GP_TRIALS // 2, every=50)
+        process = partial(Shadow, study, space, lambda seed: quietly(lambda: GPSampler(seed=seed)), seed)
+        return process(best=GP_TRIALS, recent=GP_TRIALS // 2, every=50)
     if isinstance(strategy, Tpe):
         return Shadow(study, space, lambda seed: TPESampler(multivariate=True, seed=seed), seed, best=500, recent=500)
     return Cells(study, space)
 
 
-def gaussian_process(seed: int) -> GPSampler:
-    """Optuna's, which needs torch."""
+def quietly(make: Callable[[], BaseSampler]) -> BaseSampler:
+    """A sampler that Optuna calls experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return GPSampler(seed=seed)
+        return make()
 
 
 def assert_fits(study: Study, space: Space) -> None:
@@ -226,8 +229,8 @@ class Bred:
             self._trials.append((child, values))
 
 
-GENERATION = "NSGAIISampler:generation"
-"""Where Optuna's NSGA-II notes a trial's generation; without it the sampler does not look at the trial."""
+GENERATIONS = ("NSGAIISampler:generation", "NSGAIIISampler:generation")
+"""Where Optuna's NSGA-II and III note a trial's generation; without it they do not look at the trial."""
 
 
 @dataclass
@@ -305,7 +308,7 @@ class Shadow:
 
     def _trial(self, params: Params, values: Sequence[float]) -> optuna.trial.FrozenTrial:
         return create_trial(
-            params=params, distributions=self._distributions, values=list(values), system_attrs={GENERATION: 0}
+            params=params, distributions=self._distributions, values=list(values), system_attrs=dict.fromkeys(GENERATIONS, 0)
         )
 
 

@@ -12,7 +12,7 @@ from harness.config import Config, ExpAtt, ResNet, SqueezeExcite
 from harness.cost import Cost, Shape, network_cost
 from harness.errors import SpaceError, StudyError
 from harness.space import Span, choose, span, vary
-from harness.strategies.proposers import GENERATION, Cells, Proposal, Shadow, distribution, fittest, proposer
+from harness.strategies.proposers import GENERATIONS, Cells, Proposal, Shadow, distribution, fittest, proposer
 from harness.study import Evolution, Exhaustive, Study, Tpe, maximize, minimize
 
 attention = choose(
@@ -69,7 +69,7 @@ def test_a_resumed_evolution_breeds_from_the_best_of_before() -> None:
     assert proposal is not None and made._optuna is not None
     trials = made._optuna.get_trials(deepcopy=False)
     assert sorted(trial.values[0] for trial in trials[:-1]) == [index / 100 for index in range(92, 100)]
-    assert trials[-1].system_attrs[GENERATION] == 1, "it is a child of the eight best, and no random draw"
+    assert trials[-1].system_attrs[GENERATIONS[0]] == 1, "it is a child of the eight best, and no random draw"
 
 
 def test_results_of_proposals_from_before_a_renewal_are_not_lost() -> None:

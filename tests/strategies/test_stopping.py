@@ -142,6 +142,17 @@ def test_without_a_rule_everybody_goes_on() -> None:
     assert list(ladder.best()) == [] and ladder.saved == 0
 
 
+def test_a_stopped_trial_is_expected_to_grow_as_others_did() -> None:
+    ladder = Ladder(SuccessiveHalving(), THREE)
+    stopped = curve(0.2)
+    assert ladder.expected(THREE[0], stopped, costs(7), 4) == 0.2, "nobody has ended yet: as it is"
+    for key, final in (("a", 0.4), ("b", 0.9), ("c", 0.6)):
+        ladder.reached(key, 4, curve(0.2, 0.3, 0.3, final), costs(1))
+    assert ladder.expected(THREE[0], stopped, costs(7), 4) == pytest.approx(0.6), "three times: the median"
+    assert ladder.expected(minimize("loss"), stopped, costs(7), 4) == pytest.approx(0.8 * 0.4 / 0.8)
+    assert [ladder.expected(o, stopped, costs(7), 4) for o in THREE[1:]] == [7, 70], "costs are exact"
+
+
 # -- what is remembered
 
 
