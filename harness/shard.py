@@ -62,8 +62,8 @@ class Shard:
         strategy = study.strategy
         if isinstance(study.seeds, Sequential):
             raise StudyError(
-                f"--shard {self}: which seeds come next depends on the results of every arm; run the study whole, or list its"
-                " seeds"
+                f"--shard {self}: which seeds come next depends on the results of every arm; run the study whole, or list"
+                " its seeds"
             )
         if isinstance(strategy, Search):
             if self.of > strategy.trials:
