@@ -9,12 +9,14 @@ from lab import TALLIES, Lab, Tally
 
 
 @pytest.fixture
-def make_lab() -> Iterator[Callable[[str, str], Lab]]:
-    """A lab by its study and the name of what is done to it."""
+def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[[str, str], Lab]]:
+    """A lab by its study and the name of what is done to it; with `on_both`, on either database."""
     made: list[Lab] = []
+    on_server = getattr(request, "param", "sqlite") == "postgresql"
+    server = request.getfixturevalue("server") if on_server else None
 
     def make(study: str, fault: str) -> Lab:
-        made.append(Lab(study, fault))
+        made.append(Lab(study, fault) if server is None else Lab(study, f"{fault}, PostgreSQL", server.url(server.fresh())))
         return made[-1]
 
     yield make

@@ -5,6 +5,7 @@ one COMPLETE row a key, numbers without a gap, no checkpoint, no temporary folde
 """
 
 import contextlib
+import json
 import multiprocessing
 import multiprocessing.context
 import os
@@ -24,8 +25,11 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import saboteur
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from harness.execution.keeping import PROMOTABLE
+from harness.storage.tables import parse_url
 
 FAKES = '''
 """Trials of no time: a made-up accuracy, one line in a log for each epoch, and what FAKE_FAULT asks to go wrong."""
@@ -227,8 +231,10 @@ class Driver:
 class Lab:
     """A folder with a study, and all that has been started in it."""
 
-    def __init__(self, study: str, fault: str) -> None:
+    def __init__(self, study: str, fault: str, url: str = "") -> None:
         self.study, self.fault = study, fault
+        self.url = url
+        """Of a database on a server; by default it is a file in the folder."""
         self.temp = Path(tempfile.mkdtemp(prefix="hf-"))  # short: Ray's sockets lie below it
         self.folder = self.temp / "lab"
         (self.folder / "studies").mkdir(parents=True)
@@ -243,11 +249,15 @@ class Lab:
     def start(self, *options: str, verb: str = "run", fresh: bool = False, **environment: object) -> Driver:
         """A driver in this process's children, without Ray."""
         target = "studies/study.py" if verb == "run" else self.name
-        words = (verb, target, "--storage", f"sqlite:///{self.database}", *options)
+        words = (verb, target, "--storage", self.storage, *options)
         plain = {name: str(value) for name, value in environment.items()}
         driver = Driver(self, words, fresh, plain)
         self.drivers.append(driver)
         return driver
+
+    @property
+    def storage(self) -> str:
+        return self.url or f"sqlite:///{self.database}"
 
     def local(self, *options: str, verb: str = "run", **environment: object) -> Driver:
         """A driver that runs its trials itself."""
@@ -277,6 +287,8 @@ class Lab:
     # what there is
 
     def select(self, query: str) -> list[tuple]:
+        if self.url:
+            return self.select_from_server(query)
         if not self.database.exists():
             return []
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=90)) as connection:
@@ -284,6 +296,19 @@ class Lab:
                 return connection.execute(query).fetchall()
             except sqlite3.OperationalError as error:
                 if "no such table" in str(error):  # the tables are being made
+                    return []
+                raise
+
+    def select_from_server(self, query: str) -> list[tuple]:
+        engine = create_engine(parse_url(self.url), poolclass=NullPool)
+        while True:
+            try:
+                with engine.connect() as connection:
+                    return [tuple(row) for row in connection.exec_driver_sql(query)]
+            except OperationalError:  # just restarted
+                time.sleep(0.1)
+            except ProgrammingError as error:
+                if "does not exist" in str(error):  # the tables are being made
                     return []
                 raise
 
@@ -304,11 +329,11 @@ class Lab:
     def weights(self) -> dict[str, str]:
         """The hash of the final weights, by key."""
         found = self.select(
-            "SELECT k.value_json, json_extract(p.value_json, '$.weights') FROM trials t"
+            "SELECT k.value_json, p.value_json FROM trials t"
             " JOIN trial_user_attributes k ON k.trial_id = t.trial_id AND k.key = 'key'"
             " JOIN trial_user_attributes p ON p.trial_id = t.trial_id AND p.key = 'provenance' WHERE t.state = 'COMPLETE'"
         )
-        return dict(found)
+        return {key: json.loads(provenance).get("weights") for key, provenance in found}
 
     # what must hold
 
@@ -341,12 +366,14 @@ class Lab:
     def assert_stops(self) -> set[str]:
         """Rows that were stopped early end at a rung, say why, and have no values; their numbers."""
         rows = self.select(
-            "SELECT t.number, r.value_json, json_array_length(c.value_json), count(v.value) FROM trials t"
+            "SELECT t.number, r.value_json, c.value_json,"
+            " (SELECT count(*) FROM trial_values v WHERE v.trial_id = t.trial_id) FROM trials t"
             " LEFT JOIN trial_user_attributes r ON r.trial_id = t.trial_id AND r.key = 'reason'"
             " LEFT JOIN trial_user_attributes c ON c.trial_id = t.trial_id AND c.key = 'curve'"
-            " LEFT JOIN trial_values v ON v.trial_id = t.trial_id WHERE t.state = 'PRUNED' GROUP BY t.number"
+            " WHERE t.state = 'PRUNED'"
         )
-        for number, reason, epochs, values in rows:
+        for number, reason, curve, values in rows:
+            epochs = len(json.loads(curve))
             assert reason.startswith(f'"stopped early at epoch {epochs}: ') and epochs in (1, 3) and values == 0, (
                 number,
                 reason,

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import pytest
 from lab import Lab, searched
 
+from tests.conftest import BOTH
+
 MakeLab = Callable[[str, str], Lab]
 PLACES = ("open", "create", "take")
 """Where both wait for the shot: before the database is there, before the study is, before it has an owner."""
@@ -28,6 +30,7 @@ def race(lab: Lab, place: str) -> None:
     lab.assert_whole(6, caused=1)
 
 
+@pytest.mark.parametrize("make_lab", BOTH, indirect=True)
 @pytest.mark.parametrize("place", PLACES[::2])
 def test_two_drivers_started_at_one_instant(make_lab: MakeLab, place: str) -> None:
     race(make_lab(searched("Random(trials=6)"), "two drivers at one instant, the winner killed"), place)

@@ -9,6 +9,8 @@ from itertools import product
 import pytest
 from lab import ONE, THREE, Lab, listed, real, searched
 
+from tests.conftest import BOTH
+
 MakeLab = Callable[[str, str], Lab]
 SEARCHES = {
     "random, 1 objective": searched("Random(trials=40)", ONE),
@@ -25,6 +27,7 @@ LIFE = ("begin", "progress", "report", "finish", "settle")
 WHEN = ("before", "inside", "after")
 SOME = ("begin:inside:2", "begin:after:1", "progress:inside:1", "report:after:2", "finish:inside:1", "settle:before:1")
 long = pytest.mark.faults_long
+on_both = pytest.mark.parametrize("make_lab", BOTH, indirect=True)
 
 
 def births() -> Iterator[object]:
@@ -35,6 +38,7 @@ def births() -> Iterator[object]:
             yield pytest.param(f"{step}:{when}:{count}", marks=[] if first else long)
 
 
+@on_both
 def test_killed_at_some_steps_of_a_row(make_lab: MakeLab) -> None:
     lab = make_lab(SEARCHES[FAST], f"kill -9 at each step ({FAST})")
     caused = sum(map(lab.strike, SOME))
@@ -43,6 +47,7 @@ def test_killed_at_some_steps_of_a_row(make_lab: MakeLab) -> None:
 
 
 @long
+@on_both
 @pytest.mark.parametrize("name", SEARCHES)
 def test_killed_at_each_step_of_a_row(make_lab: MakeLab, name: str) -> None:
     lab = make_lab(SEARCHES[name], f"kill -9 at each step ({name})")
@@ -53,6 +58,7 @@ def test_killed_at_each_step_of_a_row(make_lab: MakeLab, name: str) -> None:
     lab.assert_whole(PLANNED[name], caused=caused)
 
 
+@on_both
 @pytest.mark.parametrize("plan", [*births()])
 def test_killed_while_a_study_is_made(make_lab: MakeLab, plan: str) -> None:
     lab = make_lab(searched("Random(trials=3)"), "kill -9 while a study is made")
@@ -61,6 +67,7 @@ def test_killed_while_a_study_is_made(make_lab: MakeLab, plan: str) -> None:
     lab.assert_whole(3, caused=1)
 
 
+@on_both
 def test_killed_when_the_last_trial_is_done(make_lab: MakeLab) -> None:
     lab = make_lab(searched("Random(trials=2)"), "kill -9 at each step (end of a run)")
     lab.strike("release:before:1")
@@ -78,6 +85,7 @@ def kill_at_random(lab: Lab, name: str, times: int) -> None:
     lab.assert_whole(PLANNED[name], caused=caused)
 
 
+@on_both
 def test_killed_at_some_moments(make_lab: MakeLab) -> None:
     kill_at_random(make_lab(SEARCHES[FAST], "kill -9 at random (some)"), FAST, 4)
 
