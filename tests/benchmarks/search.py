@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from harness.config import Config
 from harness.record import Record
-from harness.simulate import SHARES, Player, Replay, Score, Table, allowed, matched, replay, simulate
+from harness.simulate import SHARES, Player, Replay, Score, Table, allowed, cell_name, matched, replay, simulate
 from harness.space import Space
 from harness.study import Asha, Bayesian, Evolution, Random, Study, SuccessiveHalving, Tpe
 
@@ -70,9 +71,11 @@ def pack(file: Path) -> None:
 
 
 class Stock:
-    """Optuna as its manual has it: ask, suggest what is active, tell; what comes twice is trained twice."""
+    """Optuna as its manual has it: ask, suggest what is active, tell; what comes twice is trained twice, and what the table
+    lacks costs nothing."""
 
-    def __init__(self, study: Study, sampler: optuna.samplers.BaseSampler) -> None:
+    def __init__(self, study: Study, table: Table, sampler: optuna.samplers.BaseSampler) -> None:
+        self._table = table
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study, self._space = study, study.open_space(check=False)
         directions = [objective.direction for objective in study.objectives]
@@ -80,9 +83,13 @@ class Stock:
         self._trials: dict[int, optuna.trial.Trial] = {}
 
     def next(self) -> tuple[int, Config] | None:
-        trial = self._optuna.ask()
-        self._trials[trial.number] = trial
-        return trial.number, self._space.config(suggested(trial))
+        while True:
+            trial = self._optuna.ask()
+            config = self._space.config(suggested(trial))
+            if cell_name(config) in self._table.cells:
+                self._trials[trial.number] = trial
+                return trial.number, config
+            self._optuna.tell(trial, state=TrialState.FAIL)
 
     def goes_on(self, number: int, record: Record, epochs: int) -> bool:
         if epochs < len(record.curve):
@@ -184,8 +191,8 @@ CONTENDERS: dict[str, Runner] = {
     "random, halving": ours(Random(trials=ENDLESS), SuccessiveHalving()),
     "random, our Asha": ours(Random(trials=ENDLESS), Asha()),
     "random, Ray's ASHA": others(RayAsha),
-    "Optuna's NSGA-II": others(lambda study, _, seed: Stock(study, optuna.samplers.NSGAIISampler(seed=seed))),
-    "Optuna's TPE": others(lambda study, _, seed: Stock(study, optuna.samplers.TPESampler(seed=seed))),
+    "Optuna's NSGA-II": others(lambda study, table, seed: Stock(study, table, optuna.samplers.NSGAIISampler(seed=seed))),
+    "Optuna's TPE": others(lambda study, table, seed: Stock(study, table, optuna.samplers.TPESampler(seed=seed))),
     "Evolution(children=1)": ours(Evolution(trials=ENDLESS, children=1)),
     "Evolution(children=1), halving": ours(Evolution(trials=ENDLESS, children=1), SuccessiveHalving()),
     "Tpe": ours(Tpe(trials=ENDLESS)),
@@ -199,13 +206,13 @@ SLOW = ("Bayesian",)
 
 
 def compared(names: list[str], repeats: int, most: float) -> None:
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         table = Table.read(unpacked(Path(folder)), NAME)
         for name in names:
             began = time.process_time()
             replays = CONTENDERS[name](table.study, table, repeats, most)
             found = facts(replays) | {"seconds": round(time.process_time() - began, 1)}
+            known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
             known["table"] = {"configs": len(table.cells), "seeds": list(table.study.seeds), "workers": WORKERS}
             known.setdefault("strategies", {})[name] = found
             RESULTS.write_text(json.dumps(known, indent=1) + "\n")
