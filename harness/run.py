@@ -153,6 +153,7 @@ def run_study(
         )
 
         # run what is missing
+        store.set_attributes(study_id, {"expected": ledger.planned})
         before = sum(ledger.finished.values())
         if not ledger.done and not ledger.stopping and ledger.anything_to_train():
             backend = backend or stack.enter_context(opened(options))

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from harness.config import Part, name_of
 from harness.execution.ledger import Ledger, Running, Watcher
-from harness.report.words import counted, differences, duration, unit
+from harness.live import Row, View, drawn
+from harness.record import Epoch
+from harness.report.words import differences, duration, unit
 from harness.space import Choice, Same, Span, Vary
 from harness.study import Study
 from harness.trial import Outcome
@@ -42,21 +42,26 @@ def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:
     return words or "the one config"
 
 
-def described(ledger: Ledger, running: Running) -> str:
+def described(study: Study, params: dict[str, Any], order: Iterable[str], seed: int) -> str:
     """What was chosen, and the seed where there are several."""
-    words = chosen_text(running.params, ledger.space.parameters)
-    return words if len(ledger.study.seeds) == 1 else f"{words}; seed {running.assignment.seed}"
+    words = chosen_text(params, order)
+    return words if len(study.seeds) == 1 else f"{words}; seed {seed}"
 
 
-def results_text(study: Study, running: Running, outcome: Outcome) -> str:
+def reached_text(study: Study, curve: Sequence[Epoch]) -> str:
+    """What a running trial's last epoch came to: 91.20 %; nothing before the first."""
+    metric, last = followed(study), curve[-1].metrics() if curve else {}
+    return metric_text(metric, last[metric], study.units.get(metric, "")) if metric in last else ""
+
+
+def results_text(study: Study, costs: Mapping[str, int], curve: Sequence[Epoch], outcome: Outcome) -> str:
     """accuracy 93.41 %, 0.27 M params, 40.6 M MACs; or why it failed or was stopped early."""
-    if outcome.state == "stopped" and not running.curve:
+    if outcome.state == "stopped" and not curve:
         return outcome.reason
     if outcome.state == "stopped":
-        return f"{outcome.reason} ({named_text(study, followed(study), running.curve[-1].metrics())})"
+        return f"{outcome.reason} ({named_text(study, followed(study), curve[-1].metrics())})"
     if outcome.state != "complete":
         return f"failed: {outcome.reason}"
-    costs = running.assignment.costs
     reached = named_text(study, followed(study), outcome.metrics)
     tested = named_text(study, f"test_{followed(study)}", outcome.metrics) if study.scores_test else ""
     return ", ".join(
@@ -75,9 +80,14 @@ def time_left(ledger: Ledger, started: float, finished_before: int) -> float | N
     finished = sum(ledger.finished.values()) - finished_before - ledger.reused
     epochs = max((running.epochs for running in list(ledger.running.values())), default=1)
     partial = sum(len(running.curve) for running in list(ledger.running.values())) / epochs
-    amount = finished + partial
-    left = ledger.planned - sum(ledger.finished.values()) - partial
-    return None if amount <= 0 else (time.monotonic() - started) / amount * left
+    return remaining(
+        time.monotonic() - started, finished + partial, ledger.planned - sum(ledger.finished.values()) - partial
+    )
+
+
+def remaining(seconds: float, amount: float, left: float) -> float | None:
+    """Seconds that so many trials will take, as so many took so long; None where there are none to go by."""
+    return None if amount <= 0 else seconds / amount * left
 
 
 class Log(Watcher):
@@ -117,12 +127,16 @@ class Log(Watcher):
         self.note(standing)
 
     def ended(self, ledger: Ledger, running: Running, outcome: Outcome) -> None:
-        count = sum(ledger.finished.values())
+        count, study = sum(ledger.finished.values()), ledger.study
         left = time_left(ledger, self._started, self._before)
-        self.note(
-            f"[{count}/{ledger.planned}] trial {running.number}: {results_text(ledger.study, running, outcome)}"
-            f" ({chosen_text(running.params, ledger.space.parameters)})" + (f"; about {duration(left)} left" if left else "")
-        )
+        result = results_text(study, running.assignment.costs, running.curve, outcome)
+        chosen = chosen_text(running.params, ledger.space.parameters)
+        self.note(ended_text(count, ledger.planned, running.number, result, chosen, left))
+
+
+def ended_text(count: int, planned: int, number: int, result: str, chosen: str, left: float | None) -> str:
+    """[3/60] trial 2: accuracy 93.41 % (stage 3 SE); about 4 minutes left"""
+    return f"[{count}/{planned}] trial {number}: {result} ({chosen})" + (f"; about {duration(left)} left" if left else "")
 
 
 class LiveTable(Log):
@@ -131,6 +145,7 @@ class LiveTable(Log):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._words = "checking the study and its data"
+        self._begun: dict[int, float] = {}
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -146,48 +161,44 @@ class LiveTable(Log):
     def decoding(self, done: int, total: int) -> None:
         self._words = f"decoding pictures: {done:,} of {total:,}" if total else "looking for decoded pictures"
 
+    def began(self, ledger: Ledger, running: Running) -> None:
+        super().began(ledger, running)
+        self._begun[running.number] = time.monotonic()
+
     def _render(self) -> RenderableType:
         if self._ledger is None:
             return Text(f"{self._words} ... {time.monotonic() - self._started:.0f} s", style="dim")
-        ledger = self._ledger
-        done, left = sum(ledger.finished.values()), time_left(ledger, self._started, self._before)
-        head = Text.assemble((ledger.study.name, "bold"), f"  {done} of {counted(ledger.planned, 'trial')}")
-        head.no_wrap, head.overflow = True, "ellipsis"
-        if ledger.finished["failed"]:
-            head.append(f", {ledger.finished['failed']} failed", style="red")
-        if ledger.finished["stopped"]:
-            head.append(f", {ledger.finished['stopped']} stopped early", style="dim")
-        head.append(f"  {duration(time.monotonic() - self._started)} so far", style="dim")
-        if ledger.stopping:
-            head.append("  stopping ...", style="yellow")
-        elif left is not None:
-            head.append(f", about {duration(left)} left", style="dim")
-        best = "  ".join(named_text(ledger.study, metric, ledger.best) for metric in dict(ledger.best))
-        bar = Table.grid()
-        bar.add_row(ProgressBar(total=max(ledger.planned, 1), completed=done, width=40))
-        lines: list[RenderableType] = [head, bar]
-        if best:
-            lines.append(Text(f"best so far: {best}", style="green", overflow="ellipsis", no_wrap=True))
-        if ledger.standing:
-            lines.append(Text(ledger.standing, overflow="ellipsis", no_wrap=True))
-        return Group(*lines, self._running(ledger), Text())
+        return drawn(self._view(self._ledger), self._console.width)
 
-    def _running(self, ledger: Ledger) -> Table:
-        table = Table(box=None, padding=(0, 1), show_header=bool(ledger.running), header_style="dim", expand=True)
-        metric, own = followed(ledger.study), ledger.study.units
-        for name in ("trial", "epoch", "", metric):
-            table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
-        table.add_column("chosen", ratio=1, no_wrap=True, overflow="ellipsis")
-        for running in list(ledger.running.values()):
-            last = running.curve[-1].metrics() if running.curve else {}
-            table.add_row(
-                str(running.number),
-                f"{len(running.curve)}/{running.epochs}",
-                ProgressBar(total=running.epochs, completed=len(running.curve), width=12),
-                metric_text(metric, last[metric], own.get(metric, "")) if metric in last else "",
-                Text(described(ledger, running)),
-            )
-        return table
+    def _view(self, ledger: Ledger) -> View:
+        now, study = time.monotonic(), ledger.study
+        return View(
+            name=study.name,
+            planned=ledger.planned,
+            states=dict(ledger.finished),
+            reused=ledger.reused,
+            screened=ledger.screened_out,
+            seconds=now - self._started,
+            left=time_left(ledger, self._started, self._before),
+            best="  ".join(named_text(study, metric, ledger.best) for metric in dict(ledger.best)),
+            front=len(ledger.front),
+            metric=followed(study),
+            standing=ledger.standing,
+            stopping=ledger.stopping,
+            rows=tuple(self._row(ledger, running, now) for running in list(ledger.running.values())),
+        )
+
+    def _row(self, ledger: Ledger, running: Running, now: float) -> Row:
+        return Row(
+            number=running.number,
+            done=len(running.curve),
+            epochs=running.epochs,
+            value=reached_text(ledger.study, running.curve),
+            pace=running.pace,
+            age=now - self._begun.get(running.number, now),
+            device=running.device,
+            chosen=described(ledger.study, running.params, ledger.space.parameters, running.assignment.seed),
+        )
 
 
 def watcher_for(console: Console, *, quiet: bool = False) -> Log:

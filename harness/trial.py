@@ -98,9 +98,12 @@ class Report:
 
     curve: tuple[Epoch, ...]
     outcome: Outcome | None = None
+    device: str = ""
+    """Where it is trained."""
 
     def to_json(self) -> str:
-        return json.dumps({"curve": [point.row() for point in self.curve], "outcome": self.outcome and asdict(self.outcome)})
+        told = {"curve": [point.row() for point in self.curve], "outcome": self.outcome and asdict(self.outcome)}
+        return json.dumps(told | ({"device": self.device} if self.device else {}))
 
     @staticmethod
     def from_json(text: str) -> "Report":
@@ -109,7 +112,8 @@ class Report:
         outcome = data["outcome"]
         if outcome:
             outcome["measured"] = tuple(outcome["measured"])
-        return Report(tuple(map(Epoch.from_row, data["curve"])), Outcome(**outcome) if outcome else None)
+        curve = tuple(map(Epoch.from_row, data["curve"]))
+        return Report(curve, Outcome(**outcome) if outcome else None, data.get("device", ""))
 
 
 _checked: set[object] = set()
@@ -208,7 +212,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
         learner.note(curve[-1])
         checkpoint.save(assignment.folder, assignment.token, assignment.key, learner.state(), curve)
         if epoch < training.epochs:
-            yield Report(tuple(curve))
+            yield Report(tuple(curve), device=device.place_name(where))
 
     chosen, weights = learner.chosen(curve[-1])
     used = speed(curve, data.steps * data.size) | gauges.read()

@@ -21,7 +21,7 @@ from harness.cost import Cost
 from harness.data.pictures import DataInfo
 from harness.design import Sequential
 from harness.errors import ConfigError, SpaceError
-from harness.execution.keeping import Keep, Keeper
+from harness.execution.keeping import Keep, Keeper, Point, beats
 from harness.execution.reuse import Elsewhere, may_stand, origin
 from harness.key import trial_key
 from harness.latency import MEASURED, answer
@@ -60,6 +60,8 @@ class Running:
     alone: bool = False
     """Ran out of memory beside others: it runs again with nothing beside it, before that counts."""
     told: float = 0.0
+    device: str = ""
+    """Where it is trained, once its worker has said so."""
 
     @property
     def number(self) -> int:
@@ -156,6 +158,8 @@ class Ledger:
         """Configs priced in this run, and those of them that broke a constraint and were never trained."""
         self.running: dict[int, Running] = {}
         self.best: dict[str, float] = {}
+        self.front: list[Point] = []
+        """The objectives of the trials that no other beats, the smaller the better; equal ones once."""
         self.notes: list[str] = []
         """What is worth telling of how the run began."""
         self._stopped = self._exhausted = False
@@ -560,6 +564,7 @@ class Ledger:
     def report(self, number: int, report: Report) -> None:
         """An epoch was finished, or the whole trial; at a rung it is decided whether the trial goes on."""
         running, outcome = self.running[number], report.outcome
+        running.device = report.device or running.device
         at_rung = False
         if len(report.curve) > len(running.curve):
             running.curve, running.lost = report.curve, 0
@@ -666,3 +671,6 @@ class Ledger:
         for objective, value in zip(self.study.objectives, values, strict=True):
             old = self.best.get(objective.metric, value)
             self.best[objective.metric] = min(old, value, key=lambda found: found * objective.sign)
+        point = tuple(objective.sign * value for objective, value in zip(self.study.objectives, values, strict=True))
+        if not any(other == point or beats(other, point) for other in self.front):
+            self.front = [point, *(other for other in self.front if not beats(point, other))]

@@ -25,6 +25,9 @@ class Taken(nn.Module):
     """Pictures from 0 to 1 (batch, channels, height, width) to scores (batch, classes): normalised as in training, then
     passed through `network`."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, network: nn.Module, config: Config, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
         self.network, self.config = network, config
@@ -53,7 +56,7 @@ def load(folder: Path) -> Taken:
     from safetensors.torch import load_file
 
     told = read(folder)
-    config, shape = cast(Config, part_from_json(told["config"])), Shape(*told["shape"], told["classes"])
+    config, shape = cast(Config, part_from_json(told["config"])), Shape(*[*told["shape"], told["classes"]])
     network = build(config.network, shape)
     if identity(config.network) != told["identity"]:
         release = told.get("provenance", {}).get("versions", {}).get("attention-harness", "of its time")

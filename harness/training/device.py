@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import shutil
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,12 @@ def device_name(device: str) -> str:
     lines = listing.read_text().splitlines() if listing.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else os.uname().machine} (cpu)"
+
+
+def place_name(device: str) -> str:
+    """Where the processor is, in a few words: node3 GPU 2; its number is the machine's, whatever this process sees of it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+    return f"{platform.node()} {f'GPU {visible}' if device == 'cuda' else 'cpu'}"
 
 
 def claim(threads: int, *, precision: str = "fp32", deterministic: bool = False) -> None:
