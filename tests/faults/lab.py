@@ -48,6 +48,14 @@ def run(context):
             raise ValueError(f"no luck with {name}")
         loss = float(fault) if unlucky and epoch == 2 and fault in ("nan", "inf") else 1 / epoch
         yield {"accuracy": int(name[:4], 16) / 0x10000, "loss": loss}
+
+def seeded(context):
+    config = context.config
+    name = hashlib.sha256(f"{config.model_dump_json()} {context.seed}".encode()).hexdigest()[:12]
+    for epoch in range(1, config.training.epochs + 1):
+        with Path(os.environ["FAKE_LOG"]).open("a") as log:
+            log.write(f"{name} {epoch}\\n")
+        yield {"accuracy": int(name[:4], 16) / 0x10000, "loss": 1 / epoch}
 '''
 
 STUDY = """
@@ -76,6 +84,7 @@ LISTED = """
 attention = vary(ExpAtt, kernel=choose("gaussian", "laplacian", "cauchy"), radius=choose(1.0, 2.0))
 SPACE = vary(ResNet, depth=8, width=choose(0.5, 1.0), stages=(None, attention, attention))
 """
+IN_SEQUENCE = "OneAtATime(), seeds=Sequential(first=2, most=6)"
 REAL = """
 attention = choose(None, SqueezeExcite(ratio=4), vary(ExpAtt, radius=span(0.5, 4.0, log=True)))
 SPACE = vary(ResNet, depth=8, width=0.5, stages=(None, attention, attention))
@@ -110,6 +119,20 @@ def listed(objectives: str = THREE) -> str:
         objectives=objectives,
         trial="fakes:run",
     )
+
+
+def in_sequence() -> str:
+    """Eight arms of fake trials whose seeds come in sequence."""
+    study = STUDY.format(
+        name="fake",
+        space=LISTED,
+        training="vary(Training, epochs=2, lr=choose(0.1))",
+        strategy=IN_SEQUENCE,
+        stopping=None,
+        objectives=ONE,
+        trial="fakes:seeded",
+    )
+    return f"from harness.design import OneAtATime, Sequential\n{study}"
 
 
 def real(trials: int, epochs: int = 3, limit: int = 200, stopping: str | None = None) -> str:

@@ -50,6 +50,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "spare": (Keeper, "spare"),
     "hand_over": (Keeper, "hand_over"),
     "settle": (Keeper, "settle"),
+    "look": (Ledger, "_look"),
     "release": (Lease, "release"),
 }
 

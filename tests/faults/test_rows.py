@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 import pytest
-from lab import ONE, THREE, Lab, listed, real, searched
+from lab import ONE, THREE, Lab, in_sequence, listed, real, searched
 
 from tests.conftest import BOTH
 
@@ -73,6 +73,21 @@ def test_killed_when_the_last_trial_is_done(make_lab: MakeLab) -> None:
     lab.strike("release:before:1")
     lab.run_to_the_end()
     lab.assert_whole(2, caused=1)
+
+
+SEQUENCE = ("begin:inside:3", "finish:inside:3", "look:before:3", "settle:before:2", "look:after:4", "begin:after:2")
+
+
+def test_killed_while_seeds_come_in_sequence(make_lab: MakeLab) -> None:
+    """The rows are those that the rule asks for, as if nobody had been killed."""
+    calm = make_lab(in_sequence(), "nothing (seeds in sequence)")
+    calm.run_to_the_end()
+    lab = make_lab(in_sequence(), "kill -9 at each step (seeds in sequence)")
+    caused = sum(map(lab.strike, SEQUENCE))
+    lab.run_to_the_end()
+    planned = calm.states["COMPLETE"]
+    assert 16 < planned <= 48
+    lab.assert_whole(planned, caused=caused)
 
 
 def kill_at_random(lab: Lab, name: str, times: int) -> None:
