@@ -166,10 +166,20 @@ def _add_names(figure: "go.Figure", axis: Axis, x: Unit, y: Unit, wide: bool) ->
         figure.add_annotation(text=escape(name), showarrow=False, xanchor="left", yanchor="bottom", font={"size": 12}, **at)
 
 
+DIGITS: tuple[tuple[float, tuple[float, ...]], ...] = (
+    (10, (1, 2, 5)),
+    (2, (1, 1.5, 2, 3, 4, 5, 7)),
+    (0, (1, 1.2, 1.5, 1.8, 2, 2.2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)),
+)
+"""Marks of each magnitude where a logarithmic axis reaches more than so many times its beginning."""
+
+
 def magnitudes(drawn: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis with a mark at 1, 2 and 5 of each magnitude, written out."""
-    powers = range(math.floor(math.log10(min(drawn))), math.ceil(math.log10(max(drawn))) + 1)
-    marks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    """A logarithmic axis with a mark at 1, 2 and 5 of each magnitude, more over a short reach, written out."""
+    low, high = min(drawn), max(drawn)
+    digits = next(digits for reach, digits in DIGITS if high > reach * low or not reach)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    marks = [digit * 10.0**power for power in powers for digit in digits]
     return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:.12g}" for mark in marks]}
 
 

@@ -45,9 +45,10 @@ Point = tuple[float, ...]
 
 def growth(studies: Sequence[Facts]) -> list[list[Step]]:
     """Of each study the steps at which its hypervolume grew, with its last trial; measured to one corner, as shares of what
-    all reach together. Nothing where the studies have other objectives, or too few trials."""
+    all reach together. Nothing where the studies have other objectives, too few trials, or arms:
+    seed after seed of what was planned is no progress."""
     goals = studies[0].study.objectives
-    if any(facts.study.objectives != goals for facts in studies):
+    if any(facts.study.objectives != goals or facts.arms is not None for facts in studies):
         return []
     points = [point for facts in studies for trial in facts.trials if (point := _point(facts, trial))]
     if len(goals) < 2 or len(points) < FEWEST:

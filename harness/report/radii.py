@@ -203,10 +203,9 @@ def radii_section(facts: Facts) -> Section | None:
         words = (
             f"The maps of trial {best.number}, the best with learned radii: what the middle of each map listens to, from 1"
         )
-        blocks += [
-            Plot("kernels", {"": kernels_figure(maps)}, label, 250),
-            Note(f"{words}; the dotted circle is the radius."),
-        ]
+        drawn = kernels_figure(maps)
+        blocks.append(Plot("kernels", {"": drawn}, label, drawn.layout.height))
+        blocks.append(Note(f"{words}; the dotted circle is the radius."))
     return Section("learned-radii", "Learned radii", tuple(blocks))
 
 
@@ -222,15 +221,14 @@ def radii_note(found: Sequence[Radius]) -> str:
 def kept_words(facts: Facts, one: Kept) -> str:
     """Does the start matter? In words."""
     times = 2**one.slope
-    lasting = (
-        "the start still shows at the end" if abs(one.slope) > one.half else "the start is forgotten, as far as these tell"
-    )
+    shows = abs(one.slope) > one.half
+    lasting = "the start still shows at the end" if shows else "the start is forgotten, as far as these tell"
     found = f"a radius that starts twice as large ends {times:.2g} times as large (slope {one.slope:.2f} ± {one.half:.2f}"
-    tells = "no relation to" if one.p > 0.05 else "related to"
+    tells = "has no relation to" if one.p > 0.05 else "is related to"
     return (
-        f"{one.stage[:1].upper()}{one.stage[1:]}: {found}, {counted(one.trials, 'trial')}): {lasting}. The start has {tells}"
+        f"{one.stage[:1].upper()}{one.stage[1:]}: {found}, {counted(one.trials, 'trial')}): {lasting}. The start {tells}"
         f" {NOUNS[facts.main.metric]} (rank correlation {one.correlation:+.2f}, p {one.p:.2g}; other choices vary, too)."
-    ).replace("has related", "is related")
+    )
 
 
 def radii_figure(found: Sequence[Radius]) -> "go.Figure":
@@ -320,7 +318,7 @@ def kernels_figure(maps: Sequence[Drawn]) -> "go.Figure":
 
     titles = [f"{escape(one.title)}<br>radius {one.radius:.3g}" for one in maps]
     lines = -(-len(maps) // A_LINE)
-    spacing = {"horizontal_spacing": 0.02, "vertical_spacing": 0.25}
+    spacing = {"horizontal_spacing": 0.02, "vertical_spacing": 0.16}
     figure = make_subplots(rows=lines, cols=A_LINE, subplot_titles=titles, **spacing)
     for place, one in enumerate(maps):
         (height, width), suffix = one.weights.shape, "" if place == 0 else str(place + 1)
@@ -345,7 +343,7 @@ def kernels_figure(maps: Sequence[Drawn]) -> "go.Figure":
     figure.update_xaxes(showgrid=False, showticklabels=False)
     figure.update_yaxes(showgrid=False, showticklabels=False)
     figure.update_annotations(font={"size": 11, "color": MUTED})
-    figure.update_layout(margin={"t": 44}, height=50 + 210 * lines)
+    figure.update_layout(margin={"t": 44}, height=60 + 230 * lines)
     return figure
 
 
