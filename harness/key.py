@@ -13,7 +13,7 @@ from typing import Any
 from harness.code import source_hash
 from harness.config import Attention, Backbone, Config, Network, Neutral, Part
 
-ENGINE = 1
+ENGINE = 2
 """Revision of the numerics of training; raised when the same trial gives other numbers than before."""
 
 

@@ -18,7 +18,7 @@ from harness.networks.attention.catalog import MADE, attention
 from harness.networks.backbone import BackboneNetwork
 from harness.networks.custom import rehearse
 from harness.networks.preact import PreactivatedNetwork
-from harness.networks.resnet import Block, ResidualNetwork
+from harness.networks.resnet import ResidualNetwork
 from harness.networks.vgg import VGGNetwork
 
 NETWORK_MODULES: dict[type[Trunk], Callable[[Any, Shape], nn.Module]] = {
@@ -105,8 +105,6 @@ def initialise(module: nn.Module, seed: int, path: str = "") -> None:
             reset()
     elif any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
         raise TypeError(f"{path}: no rule initialises {type(module).__name__}")
-    if isinstance(module, Block):
-        nn.init.zeros_(module.last_norm.weight)  # every block starts as its shortcut (Goyal et al., arXiv 1706.02677)
 
 
 def _ours(module: nn.Module) -> bool:

@@ -90,13 +90,6 @@ class Block(ResidualBlock):
         elif self.reshapes:
             self.shortcut = PaddedShortcut(self.chain[-1], stride)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The norm that ends the residual branch."""
-        last = self.branch[-1]
-        assert isinstance(last, nn.BatchNorm2d)
-        return last
-
     def forward(self, x: Tensor) -> Tensor:
         residual = self.attended(self.branch(x), "branch")
         return self.attended(F.relu(residual + self.shortcut(x), inplace=True), "block")

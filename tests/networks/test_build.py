@@ -68,19 +68,13 @@ def test_every_layer_follows_its_rule() -> None:
             assert math.isclose(module.weight.std().item(), math.sqrt(2 / fan_in), rel_tol=0.03), path
             assert abs(module.weight.mean().item()) < 0.03 * math.sqrt(2 / fan_in), path
         elif isinstance(module, nn.BatchNorm2d):
-            last = path.endswith("norm3")
-            assert (module.weight == (0 if last else 1)).all() and not module.bias.any(), path
+            # the last of a branch too: blocks that start as their shortcut learn much less in a few epochs
+            assert (module.weight == 1).all() and not module.bias.any(), path
             assert not module.running_mean.any() and (module.running_var == 1).all()  # type: ignore[union-attr]
     head = model.get_submodule("head")
     assert isinstance(head, nn.Linear)
     assert 0.95 < head.weight.abs().max().item() * math.sqrt(2048) <= 1
     torch.testing.assert_close(model.get_parameter("stages.4.0.branch.conv2.map.log_radius").exp(), torch.tensor([3.5]))
-
-
-def test_every_block_starts_as_its_shortcut() -> None:
-    model = build(ResNet(depth=8), SHAPE)
-    block, x = model.get_submodule("stages.1.0"), torch.randn(2, 16, 5, 5).relu()
-    assert torch.equal(block(x), x)
 
 
 def test_the_meta_device_has_shapes_alone() -> None:
