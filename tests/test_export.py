@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.design import AddOneIn
+from harness.errors import HarnessError
 from harness.run import Options, run_study
 from harness.study import Random, Study
 
@@ -71,3 +72,19 @@ def test_what_cannot_be_read_or_written_is_one_line(stored: Callable[..., None],
     ):
         found = RUN.invoke(app, ["export", "tiny", *words])
         assert rule in str(found.exception) and "\n" not in str(found.exception)
+
+
+def test_a_figure_goes_into_a_folder_with_its_data(stored: Callable[..., None], tmp_path: Path) -> None:
+    stored(strategy=Random(trials=4))
+    out = said("export", "tiny", "--figure", "front", "--as", "svg", "--out", str(tmp_path / "drawn"))
+    files = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert files == [f"tiny-front-{cost}.{ending}" for cost in ("macs", "params") for ending in ("csv", "svg")]
+    assert all(name in out for name in files)
+    for words, remedy in (
+        (("--figure", "front", "--as", "csv"), "a figure is svg, pdf or png"),
+        (("--as", "svg"), "of which figure"),
+        (("--figure", "effects"), "--figure effects: study 'tiny' compares no arms"),
+        (("--figure", "front", "--out", str(tmp_path / "harness.db")), "cannot be written"),
+    ):
+        with pytest.raises(HarnessError, match=remedy):
+            RUN.invoke(app, ["export", "tiny", *words], catch_exceptions=False)

@@ -43,6 +43,7 @@ PLACES = {
     "optuna": ("storage", "strategies"),
     "sqlalchemy": ("storage",),
     "plotly": ("report",),
+    "matplotlib": ("report",),
     "ptflops": ("measure",),
     "timm": ("networks",),
 }

@@ -16,6 +16,8 @@ PANEL = "For a paper"
 
 ENDINGS: dict[str, Literal["latex", "markdown", "csv"]] = {".md": "markdown", ".csv": "csv"}
 """Forms by the ending of a file; any other is LaTeX."""
+TEXTS: dict[str, Literal["latex", "markdown", "csv"]] = {"latex": "latex", "markdown": "markdown", "csv": "csv"}
+INKS: dict[str, Literal["svg", "pdf", "png"]] = {"svg": "svg", "pdf": "pdf", "png": "png"}
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -63,12 +65,22 @@ def audit(
 @verbs.command(rich_help_panel=PANEL)
 def export(
     name: Annotated[str, typer.Argument(help="The study's name in the database.")],
-    form: Form = None,
+    form: Annotated[
+        Literal["latex", "markdown", "csv", "svg", "pdf", "png"] | None,
+        typer.Option("--as", help="Print the table in this form; of a figure svg, pdf or png.", show_default=False),
+    ] = None,
+    figure: Annotated[
+        Literal["front", "effects", "radii"] | None,
+        typer.Option("--figure", help="Draw a figure instead, its data beside it as CSV.", show_default=False),
+    ] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="The figure 6.9 inches wide, not 3.3: over both columns.")] = False,
     check: Annotated[
         Path | None,
         typer.Option("--check", help="Recompute the study's tables in a LaTeX or Markdown source.", metavar="FILE"),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write into a file instead.", metavar="FILE")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write into a file instead; of a figure into a folder.", metavar="FILE")
+    ] = None,
     confirmed: Annotated[
         bool, typer.Option("--confirmed", help="The table of the study that confirms it, on the test part.")
     ] = False,
@@ -77,7 +89,7 @@ def export(
     """Print the table of a study, for a paper, a README or a program; without --as, for the terminal.
 
     A design's is its ablation table, a search's its front. With --check, name each cell of a paper that no longer agrees
-    (exit code 1 when any does not)."""
+    (exit code 1 when any does not). With --figure, draw what the page shows in plain vector ink, as wide as a column."""
     from harness.export import checked, opened, table_of, text_of
     from harness.report.sheet import drawn
 
@@ -86,6 +98,19 @@ def export(
         if facts.confirmed is None:
             raise HarnessError(f"--confirmed: nothing confirms {name} yet; `harness confirm {name}` does")
         facts = facts.confirmed
+    if figure is not None:
+        from harness.report.plates import COLUMN, PAGE, plates, write
+
+        if form in TEXTS:
+            raise HarnessError(f"--figure {figure} --as {form}: a figure is svg, pdf or png; its data go beside it as CSV")
+        for path in write(
+            plates(facts, figure), out or Path("figures"), name, INKS[form or "pdf"], PAGE if wide else COLUMN
+        ):
+            console.print(f"wrote {path}", markup=False, soft_wrap=True)
+        return
+    if form in INKS or wide:
+        given = "--wide" if wide else f"--as {form}"
+        raise HarnessError(f"{given}: of which figure? Add --figure front, effects or radii")
     if check is not None:
         found = checked(facts, check)
         for line in found.lines(str(check)):
@@ -97,7 +122,7 @@ def export(
         for line in table.notes:
             console.print(line, style="dim", markup=False)
         return
-    text = text_of(facts, form or ENDINGS.get(out.suffix if out else "", "latex"))
+    text = text_of(facts, TEXTS[form] if form else ENDINGS.get(out.suffix if out else "", "latex"))
     if out is None:
         print(text, end="")
     else:
