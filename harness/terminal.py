@@ -156,7 +156,7 @@ class LiveTable(Log):
         self._live.__exit__(kind, error, trace)
 
     def note(self, message: str) -> None:
-        self._console.print(message, markup=False, highlight=False, no_wrap=True, overflow="ellipsis")
+        self._console.print(message, markup=False, highlight=False)
 
     def decoding(self, done: int, total: int) -> None:
         self._words = f"decoding pictures: {done:,} of {total:,}" if total else "looking for decoded pictures"
