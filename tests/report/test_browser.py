@@ -282,13 +282,21 @@ def test_ten_thousand_trials_answer_at_once(browser: Browser, tmp_path: Path, ca
     few = records(200)
     many = [replace(few[n % 200], number=n, key=f"{n:032x}") for n in range(10_000)]
     path = write_page(STUDY, ATTRIBUTES, many, tmp_path)
-    begun = time.perf_counter()
-    with Visit(browser, path) as visit:
-        waited = time.perf_counter() - begun
-        ready = visit.page.evaluate("performance.getEntriesByName('ready')[0].startTime") / 1000
-        points = visit.page.locator("#plot-front .point").count()
-        expect(visit.page.locator("#found")).to_have_text("10,000 of 10,000")
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable")
+    page.goto(path.as_uri(), wait_until="commit")
+    while not page.evaluate("performance.getEntriesByName('ready').length"):
+        time.sleep(0.05)
+    busy = {metric["name"]: metric["value"] for metric in session.send("Performance.getMetrics")["metrics"]}["ThreadTime"]
+    ready = page.evaluate("performance.getEntriesByName('ready')[0].startTime") / 1000
+    expect(page.locator("#found")).to_have_text("10,000 of 10,000")
+    points = page.locator("#plot-front .point").count()
+    context.close()
     with capsys.disabled():
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        print(f"\npage of 10,000 trials: {size}, interactive after {ready:.1f} s, all drawn {waited:.1f} s")
+        print(f"\npage of 10,000 trials: {size}, interactive after {ready:.1f} s, {busy:.1f} s of them at work")
     assert path.stat().st_size < 12e6 and points < 5_000
+    assert busy < 3, "seconds that the page computed until it was interactive: a busy machine does not lengthen them"

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import re
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.config import ResNet, SqueezeExcite, part_from_json
-from harness.record import Epoch, Record
+from harness.record import Epoch
 from harness.report.facts import gather
 from harness.report.page import write_page
 from harness.report.tables import coded, curve
@@ -271,13 +270,3 @@ def test_an_interrupted_write_leaves_the_old_page(tmp_path, monkeypatch):
         write_page(STUDY, ATTRIBUTES, records(), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert set(before) == {"index.html", "trials.csv", "front.json"}
-
-
-def test_ten_thousand_trials(tmp_path, capsys):
-    few = records(200)
-    many: list[Record] = [replace(few[n % 200], number=n, key=f"{n:032x}") for n in range(10_000)]
-    started = time.perf_counter()
-    size = write_page(STUDY, ATTRIBUTES, many, tmp_path).stat().st_size
-    with capsys.disabled():
-        print(f"\npage of 10,000 trials: {time.perf_counter() - started:.1f} s, {size / 1e6:.1f} MB")
-    assert size < 12e6
