@@ -116,6 +116,16 @@ For = Annotated[
 KeepWeights = Annotated[
     Literal["front", "all", "none"], typer.Option("--keep", help="Whose final weights stay under the runs folder.")
 ]
+OnFinish = Annotated[
+    str | None,
+    typer.Option(
+        "--on-finish",
+        help="A command for when the run ends, however it does: it finds HARNESS_STUDY, HARNESS_STATE (done, failed,"
+        " interrupted, error) and HARNESS_COMPLETE, _STOPPED, _FAILED, _LEFT in its environment.",
+        metavar="CMD",
+        show_default=False,
+    ),
+]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster, e.g. `auto` or `host:6379`.")]
 Margin = Annotated[
     float | None,

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from harness.cli.options import (
     Gpus,
     KeepWeights,
     NoReuse,
+    OnFinish,
     Part,
     Promote,
     RetryFailed,
@@ -42,7 +44,7 @@ from harness.cli.options import (
     console,
     seconds,
 )
-from harness.errors import Interrupted, StudyError
+from harness.errors import Interrupted, StudyError, one_line
 
 if TYPE_CHECKING:
     from harness.run import Options, Summary
@@ -82,6 +84,7 @@ def run(
     reuse_from: ReuseFrom = [],  # noqa: B006
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
+    on_finish: OnFinish = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a study, or go on with what is missing of it.
@@ -111,13 +114,13 @@ def run(
                 console.print(f"{study.name}, {part.words(study)}, in {shown(options.storage)}", markup=False)
         if download:
             _download(study, options)
-        finish(study.name, options, as_json, lambda **live: run_study(study, options, **live))
+        finish(study.name, options, as_json, lambda **live: run_study(study, options, **live), on_finish)
     else:
         if settings:
             raise StudyError("--set changes a study file; a stored study goes on as it is: name the file instead")
         if shard:
             raise StudyError("--shard splits a study file; a part that is stored goes on as it is: leave --shard out")
-        finish(target, options, as_json, lambda **live: resume_study(target, options, **live))
+        finish(target, options, as_json, lambda **live: resume_study(target, options, **live), on_finish)
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -140,13 +143,14 @@ def resume(
     reuse_from: ReuseFrom = [],  # noqa: B006
     retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
+    on_finish: OnFinish = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study from its database alone: its file is not needed."""
     from harness.run import resume_study
 
     options = options_of(locals())
-    finish(name, options, as_json, lambda **live: resume_study(name, options, **live))
+    finish(name, options, as_json, lambda **live: resume_study(name, options, **live), on_finish)
 
 
 def options_of(given: dict[str, Any]) -> "Options":
@@ -190,8 +194,22 @@ def _download(study: Any, options: "Options") -> None:
         download_weights(init)
 
 
-def finish(name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> None:
-    """Runs with a view on it and an ear for signals, says what came of it, and exits accordingly."""
+def finish(
+    name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"], on_finish: str | None = None
+) -> None:
+    """Runs with a view on it and an ear for signals, says what came of it, tells `on_finish`, and exits accordingly."""
+    try:
+        found, number = _ran(options, as_json, start)
+    except Exception:
+        tell_end(on_finish, name, "error", None)
+        raise
+    code = exit_code(found, number)
+    tell_end(on_finish, name, {0: "done", 1: "failed"}.get(code, "interrupted"), found)
+    sys.exit(code)
+
+
+def _ran(options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> "tuple[Summary | None, int]":
+    """What a run came to, None where it ended before it began; and the signal that ended it, or 0."""
     from harness.terminal import watcher_for
 
     with signals() as caught, watcher_for(console, quiet=as_json) as watcher:
@@ -206,17 +224,39 @@ def finish(name: str, options: "Options", as_json: bool, start: Callable[..., "S
             found = start(watcher=watcher, stop=lambda: bool(caught), decoding=decoding)
     if found is None:
         print("harness: interrupted while pictures were decoded: nothing was begun, run it again", file=sys.stderr)
-        sys.exit(130 if caught[0] == signal.SIGINT else 143)
-    if as_json:
+    elif as_json:
         print(json.dumps(asdict(found)))
     else:
         for line in closing_words(found, options.storage):
             console.print(line, markup=False, soft_wrap=True)
-    if caught:
-        sys.exit(130 if caught[0] == signal.SIGINT else 143)
+    return found, caught[0] if caught else 0
+
+
+def exit_code(found: "Summary | None", number: int) -> int:
+    """0 done; 1 done, with failed trials; 130, 143 interrupted by a signal or its own clock, can go on."""
+    if number:
+        return 130 if number == signal.SIGINT else 143
+    assert found is not None
     if found.late and found.left:
-        sys.exit(143)  # interrupted by its own clock
-    sys.exit(1 if found.failed or found.trouble else 0)
+        return 143
+    return 1 if found.failed or found.trouble else 0
+
+
+def tell_end(command: str | None, name: str, state: str, found: "Summary | None") -> None:
+    """Runs the command that a user wants to be told by; that it fails is one line, and changes nothing."""
+    if command is None:
+        return
+    sys.stdout.flush()
+    counts = ("complete", "stopped", "failed", "left") if found is not None else ()
+    told = {"study": name if found is None else found.name, "state": state} | {one: getattr(found, one) for one in counts}
+    variables = {f"HARNESS_{one.upper()}": str(value) for one, value in told.items()}
+    try:  # stdout may be for JSON alone
+        code = subprocess.run(command, shell=True, check=False, env={**os.environ, **variables}, stdout=2).returncode
+        problem = f"exit code {code}" if code else ""
+    except (OSError, ValueError) as error:
+        problem = one_line(error)
+    if problem:
+        print(f"harness: --on-finish {command}: {problem}; the study is as it is", file=sys.stderr)
 
 
 @contextlib.contextmanager

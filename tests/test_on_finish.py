@@ -1,0 +1,54 @@
+"""--on-finish tells how a run ended, and changes nothing of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.running import finish
+from harness.errors import StudyError
+from harness.run import Options, Summary
+
+FOUND = Summary("tiny", "sqlite:///x.db", 4, 3, 2, 1, 1, 0, {}, 1.0, {})
+WRITE = 'printf "%s" "$HARNESS_STUDY $HARNESS_STATE $HARNESS_COMPLETE $HARNESS_STOPPED $HARNESS_FAILED $HARNESS_LEFT" > told'
+
+
+def ended(start: Callable[..., Any], command: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        finish("tiny", Options(), True, start, command)
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "told"),
+    [
+        ({"failed": 0}, 0, "tiny done 2 1 0 0"),
+        ({}, 1, "tiny failed 2 1 1 0"),
+        ({"late": True, "left": 2}, 143, "tiny interrupted 2 1 1 2"),
+    ],
+)
+def test_the_command_is_told(
+    fields: dict[str, Any], code: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ended(lambda **_: Summary(**{**vars(FOUND), **fields}), WRITE) == code
+    assert (tmp_path / "told").read_text() == told
+
+
+def test_an_error_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: Any) -> Summary:
+        raise StudyError("no")
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError):
+        finish("tiny", Options(), True, start, WRITE)
+    assert (tmp_path / "told").read_text() == "tiny error    "
+
+
+def test_a_command_that_fails_is_one_line_and_changes_no_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+    assert ended(lambda **_: FOUND, "echo loud; exit 7") == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["name"] == "tiny"  # stdout is JSON alone
+    assert err.splitlines() == ["loud", "harness: --on-finish echo loud; exit 7: exit code 7; the study is as it is"]
