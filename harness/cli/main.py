@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from harness.cli import confirming, making, measuring, moving, planning, reading, running, tables, taking, upkeep
+from harness.cli import boards, confirming, making, measuring, moving, planning, reading, running, tables, taking, upkeep
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for module in (making, planning, running, confirming, measuring, reading, taking, moving, tables, upkeep):
+for module in (making, planning, running, confirming, measuring, reading, boards, taking, moving, tables, upkeep):
     app.add_typer(module.verbs)
 
 
