@@ -19,8 +19,8 @@ class Epoch:
 
     epoch: int
     accuracy: float
-    """Share of the validation pictures classified right; like the losses NaN where a loop of the user's own measures none of it
-    (a point then has its metrics in `own`)."""
+    """Share of the validation pictures classified right; like the losses NaN where a loop of the user's own measures none
+    of it (a point then has its metrics in `own`)."""
     loss: float
     """Mean cross-entropy on the validation pictures."""
     train_loss: float

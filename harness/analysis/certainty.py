@@ -101,7 +101,7 @@ def _volume(points: "Points", reference: "Points") -> float:
 
 
 def _knee(points: "Points", on: Sequence[int]) -> int:
-    return on[knee(points[list(on)])]
+    return on[knee(points[list(on)].tolist())]
 
 
 def attainment(cells: Cells, percentiles: Sequence[int] = (25, 50, 75)) -> dict[int, list[tuple[float, ...]]]:

@@ -26,8 +26,8 @@ class Backbone(Trunk):
     keyword fills a slot, None leaves it as it was. Attention stands behind what the named modules give, (batch, channels,
     height, width) or channels last; a kind that works in place of a convolution takes that of the named `nn.Conv2d`, its
     stride honoured. A model of the user's is `module:make`, called as `make(channels=..., classes=...)`; it gives logits
-    (batch, classes), or (batch, classes, ...) for a loop of the user's own, or anything where such data have no classes. What
-    a path names, and whether attention fits there, shows when the network is counted or built.
+    (batch, classes), or (batch, classes, ...) for a loop of the user's own, or anything where such data have no classes.
+    What a path names, and whether attention fits there, shows when the network is counted or built.
     """
 
     code: ClassVar[tuple[str, ...]] = ("target",)

@@ -153,7 +153,8 @@ def ablation(
     beyond: int = 0,
 ) -> Ablation:
     """The table of every arm against the baseline, which comes first; raises EffectError where nothing can be compared.
-    `unit` is what a study says of a metric of its own. Where seeds come in sequence (`course`) an arm is told by the seeds of its last look."""
+    `unit` is what a study says of a metric of its own. Where seeds come in sequence (`course`) an arm is told by the
+    seeds of its last look."""
     if course is None:
         told = effects(values, baseline, margin=margin, primary=primary, larger_is_better=larger_is_better)
     else:

@@ -65,7 +65,7 @@ def _later(facts: Facts) -> tuple[str, ...]:
     old, new = before.get("seeds"), now["seeds"]
     raised = isinstance(old, dict) and isinstance(new, dict) and old["first"] == new["first"] and old["most"] < new["most"]
     course = facts.arms.course if facts.arms is not None else None
-    if not raised or course is None:
+    if not raised or course is None or not isinstance(old, dict):
         return tuple(changes(before, now))
     share = LEVEL / course.tested
     false = course.tested * extended(share, new["first"], old["most"], new["most"])

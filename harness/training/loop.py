@@ -87,8 +87,8 @@ def evaluate(network: nn.Module, data: Held, training: Training) -> Measured:
 
 
 def radii(network: nn.Module) -> dict[str, tuple[float, ...]]:
-    """The radii that are learned, by stage and block: `2.1` is stage 2, first block; one a head, or one for all heads. In the
-    unit of the module that has them.
+    """The radii that are learned, by stage and block: `2.1` is stage 2, first block; one a head, or one for all heads. In
+    the unit of the module that has them.
 
     A module with a `radius` outside of stages is named by its path. Five digits: a curve has one of these an epoch."""
     found: dict[str, tuple[float, ...]] = {}

@@ -133,6 +133,7 @@ def point(
     )
     loss = 2.6 * (1 - accuracy) + 0.08
     radii = {
-        place: tuple(learned(start, head, epoch) for head in range(heads)) for place, (start, heads) in (places or {}).items()
+        place: tuple(learned(start, head, epoch) for head in range(heads))
+        for place, (start, heads) in (places or {}).items()
     }
     return Epoch(epoch, round(accuracy, 4), round(loss, 4), round(loss * 1.15, 4), seconds, radii=radii)
