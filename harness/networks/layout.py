@@ -16,5 +16,9 @@ def ordered(x: Tensor) -> Tensor:
     """
     if x.grad_fn is not None and not torch.compiler.is_compiling():
         order = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
-        x.register_hook(lambda gradient: gradient.contiguous(memory_format=order))  # type: ignore[no-untyped-call]
+
+        def bring(gradient: Tensor | None) -> Tensor | None:
+            return None if gradient is None else gradient.contiguous(memory_format=order)
+
+        x.register_hook(bring)  # type: ignore[no-untyped-call]
     return x
