@@ -259,7 +259,7 @@ def test_early_stopping_from_the_plan_to_promotion(harness: Harness, tmp_path: P
     assert code == 0 and "early stopping: ASHA by loss after epochs 1 and 2 of 4: one in 2 goes on, once 2" in out
     assert "and 0.6 MB each for the best 10 stopped early" in out
     code, out, _ = harness("run", "study.py", "--backend", "local")
-    ended = re.findall(r"trial (\d+): stopped early at epoch (\d): \d+\w\w of \d+ at this rung, room for \d \(accuracy", out)
+    ended = re.findall(r"trial (\d+): stopped early at epoch (\d): \d+\w\w of \d+ at this rung, room for \d \(loss", out)
     saved = sum(4 - int(epoch) for _, epoch in ended)
     assert code == 0 and len(ended) >= 2 and f"{len(ended)} trials stopped early, {saved} epochs saved" in out, out
 
@@ -275,7 +275,7 @@ def test_early_stopping_from_the_plan_to_promotion(harness: Harness, tmp_path: P
 
     assert harness("run", "study.py", "--backend", "local")[1].startswith("tiny: nothing to train, all 8 trials")
     code, out, _ = harness("run", "tiny", "--backend", "local", "--promote", "2")
-    assert code == 0 and "[10/10] trial 9: accuracy" in out and "10 of 10 in all" in out
+    assert code == 0 and "[10/10] trial 9: loss" in out and "10 of 10 in all" in out
     assert harness("resume", "tiny", "--backend", "local", "--promote", "2")[1].startswith("tiny: nothing to train")
     write_study(tmp_path / "study.py", stopping="Asha(quorum=3, reduction_factor=2)", **fields)
     code, out, _ = harness("plan", "study.py")
@@ -319,7 +319,7 @@ def test_status_and_run_tell_what_was_measured(harness: Harness, tmp_path: Path)
     code, out, _ = harness("run", "study.py", "--backend", "local")
     assert code == 0 and "[1/2] trial 0: accuracy " in out and ", latency " in out.splitlines()[0]
     assert "[2/2] trial 1: not trained: inference_memory at most 1e+06 is wanted, measured was 3." in out
-    assert "1 trial not trained: over a measured constraint" in out and re.search(r"workers spent .* in trials: \d+\s%", out)
+    assert "1 trial not trained: over a measured constraint" in out
     out = harness("status", "tiny")[1]
     assert "not trained: 1 trial, for the network breaks a constraint" in out
     assert re.search(r"measured: batch 1 on .*\(cpu\), 2 trials, [\d.]+ .s to [\d.]+ .s", out)
@@ -330,7 +330,7 @@ def test_status_and_run_tell_what_was_measured(harness: Harness, tmp_path: Path)
 
 def test_plan_of_a_design_shows_arms_power_and_what_fits(harness: Harness, tmp_path: Path) -> None:
     write_study(tmp_path / "study.py", strategy="AddOneIn(margin=0.005)", seeds="(0, 1, 2)")
-    code, out, _ = harness("plan", "study.py", "--deadline", "20m")
+    code, out, _ = harness("plan", "study.py", "--deadline", "20m", "--no-timing")
     assert code == 0 and "design: 2 arms x 3 seeds = 6 cells, baseline base; margin: 0.5 points; plan " in out
     assert "smallest effect at 80 % power with 3 seeds, 1 comparison at level 0.05" in out
     assert "deadline 20 minutes: cannot be planned for" in out and "trials: 6 of 1 epochs" in out

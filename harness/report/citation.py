@@ -218,7 +218,8 @@ def _trials(facts: Facts) -> str:
     if isinstance(facts.study.strategy, FractionalFactorial):
         part = f" The fraction has resolution {facts.study.strategy.resolution} or more."
     ended = counts(facts.states, facts.untrained)
-    return f"{told['Searched']}{part}{paired}{stopped} Of {counted(len(facts.trials), 'trial')}, {ended}."
+    whole = f" Of {counted(len(facts.trials), 'trial')}, {ended}." if facts.trials else ""
+    return f"{told['Searched']}{part}{paired}{stopped}{whole}"
 
 
 def _given(facts: Facts) -> str:
