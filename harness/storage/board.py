@@ -1,5 +1,7 @@
 """optuna-dashboard on our database: the studies as plain Optuna has them."""
 
+import socket
+
 from harness.errors import HarnessError
 from harness.storage.reader import read_studies
 from harness.storage.tables import full, readable
@@ -14,6 +16,8 @@ def serve(url: str, host: str, port: int) -> None:
         raise HarnessError(f"harness dashboard: optuna-dashboard is not installed: {remedy}") from None
     read_studies(url)  # raises where there is no database; Optuna would make one
     try:
+        with socket.create_server((host, port)):  # tried first: the server leaves its own socket open where it cannot listen
+            pass
         with readable(url):
             run_server(full(url), host=host, port=port)
     except (OSError, OverflowError) as error:

@@ -98,7 +98,6 @@ def test_a_runs_folder_that_cannot_be_written_is_said_before_any_trial(
     ("change", "said"),
     [
         ({"training": Training(epochs=2, limit=20, batch_size=64, precision="fp32")}, "training.epochs: 1 -> 2"),
-        ({"strategy": Random(trials=4)}, "strategy.kind: 'evolution' -> 'random'"),
         ({"constraints": (at_most("macs", 1e6),)}, "constraints: .* -> "),
         ({"stopping": Asha()}, "stopping: None -> asha"),
         ({"space": vary(ResNet, depth=choose(8, 14))}, "network.fields.depth: 8 -> "),

@@ -1,11 +1,12 @@
 """harness dashboard: what stands in its way is one line with its remedy, and a database is never made by looking."""
 
+import contextlib
+import http.client
 import json
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def made(storage: str) -> None:
         store.set_attributes(store.create("kernels", (maximize("accuracy"), minimize("macs"))), {"definition": {}})
 
 
-def test_what_stands_in_its_way_is_one_line(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stands_in_its_way_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = f"sqlite:///{tmp_path}/lab.db"
     with pytest.raises(HarnessError, match="there is no database"):
         serve(storage, "localhost", free_port())
     assert not list(tmp_path.iterdir())
@@ -43,7 +45,8 @@ def test_what_stands_in_its_way_is_one_line(storage: str, tmp_path: Path, monkey
         serve(storage, "localhost", free_port())
 
 
-def test_it_serves_our_studies(storage: str) -> None:
+def test_it_serves_our_studies(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/lab.db"
     made(storage)
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", SERVE, storage, str(port)], stderr=subprocess.DEVNULL) as server:
@@ -51,8 +54,9 @@ def test_it_serves_our_studies(storage: str) -> None:
             for _ in range(1200):
                 time.sleep(0.1)
                 try:
-                    with urllib.request.urlopen(f"http://localhost:{port}/api/studies", timeout=10) as answer:
-                        (study,) = json.load(answer)["study_summaries"]
+                    with contextlib.closing(http.client.HTTPConnection("localhost", port, timeout=10)) as asked:
+                        asked.request("GET", "/api/studies")
+                        (study,) = json.load(asked.getresponse())["study_summaries"]
                     break
                 except OSError:
                     assert server.poll() is None
