@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 from harness.analysis.effects import Effect
-from harness.design import Design, arms
+from harness.design import Design, Sequential, arms
 from harness.record import State
 from harness.report.ablation import Ablation
 from harness.report.comparison import Comparison, compared
@@ -233,7 +233,9 @@ def _searched(facts: Facts) -> str:
     choices = counted(len(facts.space.parameters), "choice")
     if isinstance(strategy, Design):
         planned = arms(strategy, facts.space)
-        how = f"{DESIGNS[strategy.kind]}: {counted(len(planned), 'arm')} with {counted(len(facts.study.seeds), 'seed')} each"
+        seeds = facts.study.seeds
+        several = f"{seeds.first} to {seeds.most} seeds" if isinstance(seeds, Sequential) else counted(len(seeds), "seed")
+        how = f"{DESIGNS[strategy.kind]}: {counted(len(planned), 'arm')} with {several} each"
         how += f", against {planned[0].name}"
     elif isinstance(strategy, Exhaustive):
         how = f"Every config of {among} ({choices})"
