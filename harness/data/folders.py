@@ -131,12 +131,17 @@ def digests(files: Sequence[Path], progress: Progress | None) -> list[str]:
 
 
 def _each(work: Callable[[Path], Done], files: Sequence[Path], progress: Progress | None) -> Iterator[Done]:
-    """The work on every file in order, on all cores, a few hundred held at a time."""
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 32)) as pool:
-        for start in range(0, len(files), AT_ONCE):
-            yield from pool.map(work, files[start : start + AT_ONCE])
-            if progress is not None:
-                progress(min(start + AT_ONCE, len(files)), len(files))
+    """The work on every file in order, on all cores, a few hundred held at a time.
+
+    No thread outlives a step: a generator left half-way is closed by the garbage collector, at any moment and in any
+    thread, and waiting there for threads can wait for ever.
+    """
+    for start in range(0, len(files), AT_ONCE):
+        with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 32)) as pool:
+            done = list(pool.map(work, files[start : start + AT_ONCE]))
+        yield from done
+        if progress is not None:
+            progress(min(start + AT_ONCE, len(files)), len(files))
 
 
 # -- one array --------------------------------------------------------------------------------------------------------
