@@ -7,27 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import (
-    DATABASE,
-    Address,
-    AsJson,
-    BackendName,
-    Code,
-    Concurrency,
-    Cpus,
-    Data,
-    For,
-    Gpus,
-    KeepWeights,
-    NoReuse,
-    NoTiming,
-    RetryFailed,
-    Runs,
-    Storage,
-    TakeOver,
-    console,
-)
-from harness.cli.running import PANEL, finish, options_of
+from harness.cli.driving import Driving, drives
+from harness.cli.options import NoTiming, console
+from harness.cli.running import PANEL, finish
 from harness.errors import StudyError
 
 if TYPE_CHECKING:
@@ -39,8 +21,10 @@ verbs = typer.Typer()
 
 
 @verbs.command(rich_help_panel=PANEL)
+@drives
 def confirm(
     name: Annotated[str, typer.Argument(help="The study whose findings are confirmed, by its name in the database.")],
+    driving: Driving,
     seeds: Annotated[
         int | None,
         typer.Option("--seeds", min=2, help="Fresh seeds of each config (default: 5, or as many as there are)."),
@@ -59,21 +43,6 @@ def confirm(
         bool, typer.Option("--plan", help="Show what would be trained, its time and disk; run nothing.")
     ] = False,
     no_timing: NoTiming = False,
-    storage: Storage = DATABASE,
-    data: Data = None,
-    backend: BackendName = "ray",
-    concurrency: Concurrency = None,
-    cpus_per_trial: Cpus = 1,
-    gpus_per_trial: Gpus = None,
-    address: Address = None,
-    runs: Runs = None,
-    keep: KeepWeights = "front",
-    code: Code = [],  # noqa: B006
-    time_limit: For = None,
-    no_reuse: NoReuse = False,
-    retry_failed: RetryFailed = False,
-    take_over: TakeOver = False,
-    as_json: AsJson = False,
 ) -> None:
     """Train again what a study found, with fresh seeds on the full budget, and score the test part, once a trial.
 
@@ -84,17 +53,16 @@ def confirm(
     from harness.confirm import Wanted, confirmation
     from harness.run import run_study
 
-    given = locals() | {"trials": None, "promote": None}
     if top is not None and trials is not None:
         raise StudyError(f"--top {top} and --trials {trials}: choose one of them")
-    found = confirmation(name, storage, Wanted(seeds, top, numbers(trials), epochs))
-    folders = tuple(dict.fromkeys((*(str(folder.resolve()) for folder in code), *found.code)))
+    found = confirmation(name, driving.storage, Wanted(seeds, top, numbers(trials), epochs))
+    folders = tuple(dict.fromkeys((*driving.folders, *found.code)))
     add_paths(list(folders))
+    options = replace(driving.options(data=found.data), code=folders)
     if plan:
-        _show(found.study, data or found.data, storage, as_json, timing=not no_timing)
+        _show(found.study, options.data, driving.storage, driving.as_json, timing=not no_timing)
         return
-    options = replace(options_of(given), data=data or found.data, code=folders)
-    finish(found.study.name, options, as_json, lambda **live: run_study(found.study, options, **live))
+    finish(found.study.name, options, driving, lambda **live: run_study(found.study, options, **live))
 
 
 def numbers(text: str | None) -> tuple[int, ...]:

@@ -11,38 +11,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from harness.cli.driving import Driving, drives
 from harness.cli.options import (
     DATABASE,
-    Address,
-    AsJson,
-    BackendName,
-    Code,
-    Concurrency,
-    Cpus,
-    Data,
     Download,
-    For,
-    Gpus,
-    KeepWeights,
-    NoReuse,
-    OnFinish,
     Part,
     Promote,
-    RetryFailed,
     ReuseFrom,
-    Runs,
     Settings,
     SplitArms,
     Storage,
-    TakeOver,
     Target,
     Trials,
     console,
-    seconds,
 )
 from harness.errors import Interrupted, StudyError, one_line
 
@@ -60,32 +45,18 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 @verbs.command(rich_help_panel=PANEL)
+@drives
 def run(
     context: typer.Context,
     target: Target,
-    storage: Storage = DATABASE,
+    driving: Driving,
     settings: Settings = [],  # noqa: B006
     shard: Part = None,
     split_arms: SplitArms = False,
     trials: Trials = None,
-    data: Data = None,
     download: Download = False,
-    backend: BackendName = "ray",
-    concurrency: Concurrency = None,
-    cpus_per_trial: Cpus = 1,
-    gpus_per_trial: Gpus = None,
-    address: Address = None,
-    runs: Runs = None,
-    keep: KeepWeights = "front",
-    code: Code = [],  # noqa: B006
-    time_limit: For = None,
     promote: Promote = None,
-    no_reuse: NoReuse = False,
     reuse_from: ReuseFrom = [],  # noqa: B006
-    retry_failed: RetryFailed = False,
-    take_over: TakeOver = False,
-    on_finish: OnFinish = None,
-    as_json: AsJson = False,
 ) -> None:
     """Start a study, or go on with what is missing of it.
 
@@ -94,94 +65,55 @@ def run(
     """
     from harness.code import add_paths
     from harness.loading import is_study_file, load_study, override
-    from harness.run import resume_study, run_study
+    from harness.run import run_study
+    from harness.shard import Shard
     from harness.storage.tables import shown
 
-    options = options_of(locals())
-    folders = [str(folder.resolve()) for folder in code]
-    add_paths(folders)
-    if is_study_file(target):
-        study, found = load_study(target)
-        study = override(study, settings)
-        options = replace(options, code=tuple(dict.fromkeys((*folders, *found))))
-        if (part := options.rules.shard) is not None:
-            part.split(study)  # raises where there are not so many parts
-            source = context.get_parameter_source("storage")
-            if source is None or source.name != "COMMANDLINE":
-                Path(SHARDS).mkdir(exist_ok=True)
-                options = replace(options, storage=f"sqlite:///{SHARDS}/{study.name}.{part.name}.db")
-            if not as_json:
-                console.print(f"{study.name}, {part.words(study)}, in {shown(options.storage)}", markup=False)
-        if download:
-            _download(study, options)
-        finish(study.name, options, as_json, lambda **live: run_study(study, options, **live), on_finish)
-    else:
+    if split_arms and not shard:
+        raise StudyError("--split-arms: there is nothing to split; give --shard too")
+    part = Shard.parse(shard, arms=split_arms) if shard else None
+    add_paths(list(driving.folders))
+    if not is_study_file(target):
         if settings:
             raise StudyError("--set changes a study file; a stored study goes on as it is: name the file instead")
-        if shard:
+        if part:
             raise StudyError("--shard splits a study file; a part that is stored goes on as it is: leave --shard out")
-        finish(target, options, as_json, lambda **live: resume_study(target, options, **live), on_finish)
+        _go_on(target, driving, trials, promote, reuse_from)
+    study, found = load_study(target)
+    study = override(study, settings)
+    options = driving.options(trials=trials, promote=promote, shard=part, reuse_from=reuse_from)
+    options = replace(options, code=tuple(dict.fromkeys((*driving.folders, *found))))
+    if part is not None:
+        part.split(study)  # raises where there are not so many parts
+        source = context.get_parameter_source("storage")
+        if source is None or source.name != "COMMANDLINE":
+            Path(SHARDS).mkdir(exist_ok=True)
+            options = replace(options, storage=f"sqlite:///{SHARDS}/{study.name}.{part.name}.db")
+        if not driving.as_json:
+            console.print(f"{study.name}, {part.words(study)}, in {shown(options.storage)}", markup=False)
+    if download:
+        _download(study, options)
+    finish(study.name, options, driving, lambda **live: run_study(study, options, **live))
 
 
 @verbs.command(rich_help_panel=PANEL)
+@drives
 def resume(
     name: Annotated[str, typer.Argument(help="The study's name in the database.")],
-    storage: Storage = DATABASE,
+    driving: Driving,
     trials: Trials = None,
-    data: Data = None,
-    backend: BackendName = "ray",
-    concurrency: Concurrency = None,
-    cpus_per_trial: Cpus = 1,
-    gpus_per_trial: Gpus = None,
-    address: Address = None,
-    runs: Runs = None,
-    keep: KeepWeights = "front",
-    code: Code = [],  # noqa: B006
-    time_limit: For = None,
     promote: Promote = None,
-    no_reuse: NoReuse = False,
     reuse_from: ReuseFrom = [],  # noqa: B006
-    retry_failed: RetryFailed = False,
-    take_over: TakeOver = False,
-    on_finish: OnFinish = None,
-    as_json: AsJson = False,
 ) -> None:
     """Go on with a study from its database alone: its file is not needed."""
+    _go_on(name, driving, trials, promote, reuse_from)
+
+
+def _go_on(name: str, driving: Driving, trials: int | None, promote: int | None, reuse_from: list[str]) -> NoReturn:
     from harness.run import resume_study
 
-    options = options_of(locals())
-    finish(name, options, as_json, lambda **live: resume_study(name, options, **live), on_finish)
-
-
-def options_of(given: dict[str, Any]) -> "Options":
-    """How to run, by what a verb was given."""
-    from harness.execution.backend import Resources
-    from harness.execution.ledger import Rules
-    from harness.run import Options
-    from harness.shard import Shard
-
-    if given.get("split_arms") and not given.get("shard"):
-        raise StudyError("--split-arms: there is nothing to split; give --shard too")
-    resources = {name: given[name] for name in ("concurrency", "cpus_per_trial", "gpus_per_trial", "address")}
-    return Options(
-        storage=given["storage"],
-        backend=given["backend"],
-        resources=Resources(**resources),
-        data=given["data"] or Options().data,
-        runs=given["runs"],
-        code=tuple(str(folder.resolve()) for folder in given["code"]),
-        rules=Rules(
-            given["trials"],
-            seconds(given["time_limit"]),
-            given["retry_failed"],
-            given["keep"],
-            given["promote"] or 0,
-            not given["no_reuse"],
-            Shard.parse(given["shard"], arms=given["split_arms"]) if given.get("shard") else None,
-            tuple(given.get("reuse_from", ())),
-        ),
-        take_over=given["take_over"],
-    )
+    options = driving.options(trials=trials, promote=promote, reuse_from=reuse_from)
+    finish(name, options, driving, lambda **live: resume_study(name, options, **live))
 
 
 def _download(study: Any, options: "Options") -> None:
@@ -194,17 +126,15 @@ def _download(study: Any, options: "Options") -> None:
         download_weights(init)
 
 
-def finish(
-    name: str, options: "Options", as_json: bool, start: Callable[..., "Summary"], on_finish: str | None = None
-) -> None:
-    """Runs with a view on it and an ear for signals, says what came of it, tells `on_finish`, and exits accordingly."""
+def finish(name: str, options: "Options", driving: Driving, start: Callable[..., "Summary"]) -> NoReturn:
+    """Runs with a view on it and an ear for signals, says what came of it, tells `--on-finish`, and exits accordingly."""
     try:
-        found, number = _ran(options, as_json, start)
+        found, number = _ran(options, driving.as_json, start)
     except Exception:
-        tell_end(on_finish, name, "error", None)
+        tell_end(driving.on_finish, name, "error", None)
         raise
     code = exit_code(found, number)
-    tell_end(on_finish, name, {0: "done", 1: "failed"}.get(code, "interrupted"), found)
+    tell_end(driving.on_finish, name, {0: "done", 1: "failed"}.get(code, "interrupted"), found)
     sys.exit(code)
 
 
