@@ -17,10 +17,11 @@ from harness.analysis.arms import plan_of
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
 from harness.design import digest
-from harness.errors import StudyError
+from harness.errors import StorageError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.execution.reuse import may_stand, on_the_same_pictures
+from harness.execution.tracking import Tracking, assert_trackable
 from harness.hardware import Hardware, hardware_here
 from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
 from harness.provenance import provenance
@@ -28,7 +29,7 @@ from harness.shard import Shard
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
-from harness.storage.tables import database_file, is_there, shown
+from harness.storage.tables import database_file, is_there, lasting, shown
 from harness.study import Study
 
 
@@ -48,6 +49,8 @@ class Options:
     """How far to go."""
     take_over: bool = False
     """Take the study from a driver that seems to run it."""
+    trackers: tuple[str, ...] = ()
+    """Other tools that are told of the trials too: tensorboard, mlflow, wandb."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,10 @@ def run_study(
 
     Raises a HarnessError, before anything is written, for whatever the user has to mend."""
     started = time.monotonic()
+    assert_trackable(options.trackers, options.backend)
     found = checked(study, options.storage, options.data, options.code, decoding)
-    for url in options.rules.reuse_from:
-        read_studies(url)  # raises where it cannot be read
-    options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found)))
+    others, gone = known_elsewhere(found.stored, options.rules)
+    options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found), reuse_from=others))
     runs = runs_folder(options)
     assert_writable(runs)
     with contextlib.ExitStack() as stack:
@@ -132,7 +135,7 @@ def run_study(
         if found.stored is None:
             study = unless_quicker(study, asked, known(options.storage, found.written.name))
         places = Places(str(options.data.resolve()), str(runs), options.code)
-        store.set_attributes(study_id, definition(study, asked, found, places, options.rules.shard))
+        store.set_attributes(study_id, definition(study, asked, found, places, options.rules))
         for one in left:
             retire(store, one, study.name, runs)
         if watcher is not None and found.changes:
@@ -157,6 +160,8 @@ def run_study(
         before = sum(ledger.finished.values())
         if not ledger.done and not ledger.stopping and ledger.anything_to_train():
             backend = backend or stack.enter_context(opened(options))
+            if options.trackers:
+                ledger.watcher = stack.enter_context(Tracking(ledger.watcher, ledger, options.trackers))
             backend.run(ledger)
         if lease.must_stop:
             raise LeaseError(lease.must_stop)
@@ -164,7 +169,8 @@ def run_study(
             before_this = found.stored.attributes.get("screened", {}) if found.stored else {}
             seen = {"looked_at": ledger.looked_at, "over": ledger.screened_out}
             store.set_attributes(study_id, {"screened": dict(Counter(seen) + Counter(before_this))})
-        return replace(summary(ledger, options, before, time.monotonic() - started, found.notes), changes=found.changes)
+        notes = found.notes + gone
+        return replace(summary(ledger, options, before, time.monotonic() - started, notes), changes=found.changes)
 
 
 def resume_study(name: str, options: Options = Options(), **live: Any) -> Summary:
@@ -227,6 +233,26 @@ def part(asked: Shard | None, found: Checked) -> Shard | None:
     return known
 
 
+def known_elsewhere(stored: Stored | None, rules: Rules) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The other databases whose trials count: those given, raising where one cannot be read, and those that earlier runs of
+    the study were given; a note on each of these that cannot be read now."""
+    for url in rules.reuse_from:
+        read_studies(url)
+    found, gone = list(rules.reuse_from), []
+    for url in given_before(stored) if rules.reuse else ():
+        try:
+            read_studies(url)
+            found.append(url)
+        except StorageError as error:
+            gone.append(f"what an earlier run took from {shown(url)} cannot be read now ({error})")
+    return tuple({lasting(url): url for url in found}.values()), tuple(gone)
+
+
+def given_before(stored: Stored | None) -> list[str]:
+    """The other databases whose trials counted in earlier runs of a study."""
+    return list(stored.attributes.get("places", {}).get("reuse_from", ())) if stored is not None else []
+
+
 def runs_folder(options: Options) -> Path:
     """Where checkpoints lie; shards in one folder keep theirs apart."""
     file, shard = database_file(options.storage), options.rules.shard
@@ -235,13 +261,15 @@ def runs_folder(options: Options) -> Path:
 
 
 def definition(
-    study: Study, asked: dict[str, Any], found: Checked, places: Places, shard: Shard | None = None
+    study: Study, asked: dict[str, Any], found: Checked, places: Places, rules: Rules = Rules()
 ) -> dict[str, Any]:
     """What the database keeps of a study, enough to resume it without its file; of a known study, what may change."""
+    others = list(dict.fromkeys([*given_before(found.stored), *map(lasting, rules.reuse_from)]))
     changing = {
         "definition": study.to_json(),
         "asked": asked,
-        "places": {"data": places.data, "runs": places.runs, "code": list(places.code)},
+        "places": {"data": places.data, "runs": places.runs, "code": list(places.code)}
+        | ({"reuse_from": others} if others else {}),
         "counted": list(found.counted),
     }
     if found.stored is not None:
@@ -251,7 +279,7 @@ def definition(
     return changing | {
         **({} if plan is None else {"plan": digest(plan), "planned": plan}),
         **({"changes": list(found.changes)} if found.older else {}),
-        **({} if shard is None else {"shard": shard.to_json()}),
+        **({} if rules.shard is None else {"shard": rules.shard.to_json()}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": found.info.to_json(),
         "sources": found.sources,
@@ -267,17 +295,8 @@ def resolved(study: Study, hardware: Hardware, compiles: bool, info: DataInfo) -
         "augment": "crop" if info.dataset == "digits" else "crop+flip",
         "loading": "stream" if info.streamed else "resident",
     }
-
-    def settle(plain: Any, field: str = "") -> Any:
-        if isinstance(plain, dict):
-            return {name: settle(value, name if name in answers else field) for name, value in plain.items()}
-        if isinstance(plain, list):
-            return [settle(item, field) for item in plain]
-        return answers[field] if plain == "auto" and field in answers else plain
-
-    plain = study.to_json()
     measure = [latency.resolved(hardware.device, study.threads).model_dump() for latency in study.measures]
-    return Study.from_json(plain | {"training": settle(plain["training"]), "measure": measure})
+    return Study.from_json(study.settled(answers).to_json() | {"measure": measure})
 
 
 @contextlib.contextmanager

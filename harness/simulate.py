@@ -113,17 +113,7 @@ def matched(study: Study, table: Table, seed: int = 0) -> Study:
     for objective in study.objectives:
         if not math.isfinite(measured(record, objective.metric)):
             raise StudyError(f"Study.objectives: {objective.metric} was not measured in {table.name}; leave it out")
-    auto = table.auto
-
-    def settle(plain: Any, name: str = "") -> Any:
-        if isinstance(plain, dict):
-            return {key: settle(value, key if key in auto else name) for key, value in plain.items()}
-        if isinstance(plain, list):
-            return [settle(item, name) for item in plain]
-        return auto[name] if plain == "auto" and name in auto else plain
-
-    plain = study.to_json()
-    return Study.from_json(plain | {"training": settle(plain["training"]), "seeds": [seed]})
+    return Study.from_json(study.settled(table.auto).to_json() | {"seeds": [seed]})
 
 
 # -- the score ----------------------------------------------------------------------------------------------------------

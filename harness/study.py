@@ -439,6 +439,19 @@ class Study(Part):
         plain = self.model_dump(mode="json", exclude={"space", "training"})
         return plain | self.open_space(check=False).to_json()
 
+    def settled(self, auto: Mapping[str, Any]) -> "Study":
+        """The study with every `auto` of its training replaced, by what `auto` has for the setting."""
+
+        def settle(plain: Any, setting: str = "") -> Any:
+            if isinstance(plain, dict):
+                return {name: settle(value, name if name in auto else setting) for name, value in plain.items()}
+            if isinstance(plain, list):
+                return [settle(item, setting) for item in plain]
+            return auto[setting] if plain == "auto" and setting in auto else plain
+
+        plain = self.to_json()
+        return Study.from_json(plain | {"training": settle(plain["training"])})
+
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Study":
         """The study that `to_json` wrote."""

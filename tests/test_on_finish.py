@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.cli.driving import Driving
 from harness.cli.running import finish
 from harness.errors import StudyError
 from harness.run import Options, Summary
@@ -17,7 +18,7 @@ WRITE = 'printf "%s" "$HARNESS_STUDY $HARNESS_STATE $HARNESS_COMPLETE $HARNESS_S
 
 def ended(start: Callable[..., Any], command: str) -> int:
     with pytest.raises(SystemExit) as end:
-        finish("tiny", Options(), True, start, command)
+        finish("tiny", Options(), Driving(on_finish=command, as_json=True), start)
     return int(end.value.code or 0)
 
 
@@ -43,7 +44,7 @@ def test_an_error_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError):
-        finish("tiny", Options(), True, start, WRITE)
+        finish("tiny", Options(), Driving(on_finish=WRITE, as_json=True), start)
     assert (tmp_path / "told").read_text() == "tiny error    "
 
 

@@ -9,32 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.samplers import GPSampler, NSGAIIISampler, NSGAIISampler
 
-from harness.config import Config, ExpAtt, ResNet, SqueezeExcite
-from harness.cost import Cost, Shape, network_cost
+from harness.config import Config, ResNet, SqueezeExcite
+from harness.cost import Cost
 from harness.errors import ConfigError
-from harness.space import Domain, Span, choose, span, vary
+from harness.space import Domain, Span, choose, vary
 from harness.strategies.auto import picked, words
 from harness.strategies.breeding import Child, Guess, Nursery, farthest, moved, promising
 from harness.strategies.proposers import Bred, Draws, Proposal, Shadow, proposer
 from harness.study import Auto, Bayesian, Evolution, Objective, Random, Study, maximize, minimize
+from tests.strategies.slots import SLOT, price
 
-slot: Any = choose(
-    None,
-    SqueezeExcite(ratio=4),
-    vary(
-        ExpAtt,
-        kernel=choose("gaussian", "cauchy"),
-        radius=span(0.5, 8.0, log=True),
-        radius_per="head",
-        heads=choose(1, 2, 4),
-    ),
-)
-SPACE = vary(ResNet, depth=8, width=choose(1.0, 2.0), stages=(None, slot, slot))
+SPACE = vary(ResNet, depth=8, width=choose(1.0, 2.0), stages=(None, SLOT, SLOT))
 GOALS = (maximize("accuracy"), minimize("params"), minimize("macs"))
-
-
-def price(config: Config) -> Cost:
-    return network_cost(config.network, Shape(3, 16, 16, 10), lambda *_: Cost(0, 0))
 
 
 def study(strategy: Any = Evolution(trials=99), goals: tuple[Objective, ...] = GOALS, space: Any = SPACE) -> Study:  # noqa: B008

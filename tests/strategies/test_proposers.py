@@ -8,29 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from harness.config import Config, ExpAtt, ResNet, SqueezeExcite
-from harness.cost import Cost, Shape, network_cost
+from harness.config import ResNet
 from harness.errors import SpaceError, StudyError
-from harness.space import Span, choose, span, vary
+from harness.space import Span, span, vary
 from harness.strategies.proposers import GENERATIONS, Cells, Proposal, Shadow, distribution, fittest, proposer
 from harness.study import Evolution, Exhaustive, Study, Tpe, maximize, minimize
+from tests.strategies.slots import SLOT, price
 
-attention = choose(
-    None,
-    SqueezeExcite(ratio=4),
-    vary(
-        ExpAtt,
-        kernel=choose("gaussian", "cauchy"),
-        radius=span(0.5, 8.0, log=True),
-        radius_per="head",
-        heads=choose(1, 2, 4),
-    ),
-)
-SPACE = vary(ResNet, depth=8, stages=(None, attention, attention))
-
-
-def price(config: Config) -> Cost:
-    return network_cost(config.network, Shape(3, 16, 16, 10), lambda *_: Cost(0, 0))
+SPACE = vary(ResNet, depth=8, stages=(None, SLOT, SLOT))
 
 
 def shadow(strategy: Evolution | Tpe, objectives: int = 2) -> Shadow:
