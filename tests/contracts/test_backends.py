@@ -17,6 +17,7 @@ from harness.run import Options, run_study
 from harness.space import choose, span, vary
 from harness.storage.reader import read_records
 from harness.study import Asha, Random, Study, SuccessiveHalving
+from tests.conftest import theirs
 
 LOOP = """
 import hashlib, os
@@ -67,7 +68,7 @@ def test_a_stopped_trial_trains_no_further_and_its_worker_goes_on(
     assert len({process for process, _, _ in lines}) <= 2, "a worker was not used again"
     assert len(closed) >= TRIALS - 2, "a stopped loop is closed when its worker takes the next"
 
-    trials = optuna.load_study(study_name="s", storage=storage).trials
+    trials = optuna.load_study(study_name="s", storage=theirs(storage)).trials
     states = Counter(trial.state for trial in trials)
     assert states == {TrialState.COMPLETE: done.complete, TrialState.PRUNED: done.stopped}
     assert [max(trial.intermediate_values) for trial in trials] == [record.epochs for record in records]

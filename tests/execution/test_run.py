@@ -18,6 +18,7 @@ from harness.run import Options, Summary, resume_study, run_study
 from harness.space import choose, vary
 from harness.storage.reader import read_records, read_studies
 from harness.study import Asha, Evolution, Exhaustive, Random, Study, SuccessiveHalving, at_most
+from tests.conftest import theirs
 
 MakeStudy = Callable[..., Study]
 
@@ -34,7 +35,7 @@ def run(study: Study, options: Options, **more: Any) -> Summary:
 def test_a_study_from_question_to_rows(make_study: MakeStudy, options: Options) -> None:
     done = run(make_study(), options)
     assert (done.planned, done.trained, done.complete, done.failed, done.left) == (4, 4, 4, 0, 0)
-    study = optuna.load_study(study_name="tiny", storage=options.storage)
+    study = optuna.load_study(study_name="tiny", storage=theirs(options.storage))
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 4
     assert len(study.directions) == 3 and study.metric_names == ["accuracy", "params", "macs"]
     for trial in study.trials:
