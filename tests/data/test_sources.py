@@ -1,6 +1,7 @@
 """Data sets: what is read, what is left untouched, and one line for everything that is wrong with a folder."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,16 @@ def test_the_fingerprint_of_a_stream_follows_content_and_size(folder: Path, tmp_
     assert found(8, moved) == first
     picture(moved / "train" / "cat" / "0.png", 99)
     assert found(8, moved) != first
+
+
+def test_a_folder_left_half_read_leaves_no_thread_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that an error keeps alive may be collected at any moment, in any thread: none may wait for threads then."""
+    monkeypatch.setattr(folders, "AT_ONCE", 2)
+    picture(folder / "train" / "cat" / "2.png", 50, size=(20, 20))
+    with pytest.raises(DataError, match=r"cat/2\.png is 20x20") as held:
+        open_data(FOLDER, folder)
+    assert held.tb is not None
+    assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPoolExecutor")]
 
 
 def test_pictures_of_several_sizes_want_an_image_size(folder: Path) -> None:
