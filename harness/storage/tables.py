@@ -156,6 +156,17 @@ def full(url: str | URL) -> str:
     return (parse_url(url) if isinstance(url, str) else url).render_as_string(hide_password=False)
 
 
+def lasting(url: str) -> str:
+    """The URL as it may be written down: without a password, the path of a file in full."""
+    parsed, file = parse_url(url), database_file(url)
+    if file is not None and not str(file).startswith("file:"):
+        return f"sqlite:///{file.resolve()}"
+    options = {name: value for name, value in parsed.query.items() if "password" not in name}
+    driver = "postgresql" if parsed.drivername == POSTGRES else parsed.drivername
+    plain = URL.create(driver, parsed.username, None, parsed.host, parsed.port, parsed.database, options)
+    return plain.render_as_string()
+
+
 def database_file(url: str) -> Path | None:
     """The file of an SQLite URL, None for a database of another kind or in memory."""
     parsed = parse_url(url)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 
 from harness.config import ResNet, SqueezeExcite
 from harness.design import AddOneIn
+from harness.errors import HarnessError
 from harness.execution import reuse
 from harness.execution.ledger import Rules
 from harness.record import Record
 from harness.report.facts import gather
 from harness.report.sentences import done
 from harness.report.tables import trials_csv
+from harness.run import Options, resume_study, run_study
 from harness.space import choose, vary
 from harness.storage.reader import Stored, read_records, read_studies
 from harness.storage.store import Store
@@ -243,3 +246,28 @@ def test_what_another_database_has_finished_counts_too(first: Desk, tmp_path: Pa
     assert {str((record.reused or {})["study"]) for record in rows(second)} == {f"first of {first.storage}"}
     assert [record.metrics for record in rows(second)] == [record.metrics for record in rows(first)]
     assert (tmp_path / "harness.db").read_bytes() == before, "it is only read"
+
+
+def test_other_databases_count_when_the_study_goes_on(
+    make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    tiny = make_study(strategy=Random(trials=4))
+    first, second = (Options(storage=f"sqlite:///{tmp_path}/{name}.db", backend="local") for name in ("one", "two"))
+    run_study(tiny, first)
+    given = Rules(trials=1, reuse_from=("sqlite:///one.db",))
+    assert run_study(tiny, replace(second, rules=given)).reused == 1
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = resume_study("tiny", replace(second, rules=Rules(trials=2)))
+    assert (done.reused, done.trained) == (1, 0)
+    (tmp_path / "one.db").rename(tmp_path / "elsewhere" / "moved.db")
+    done = resume_study("tiny", replace(second, rules=Rules(trials=3)))
+    assert (done.reused, done.trained) == (0, 1) and "one.db cannot be read now" in done.notes[-1]
+    with pytest.raises(HarnessError, match="there is no database at"):
+        resume_study("tiny", replace(second, rules=given))
+    done = resume_study("tiny", replace(second, rules=Rules(reuse_from=("sqlite:///moved.db",))))
+    assert (done.reused, done.trained, done.complete) == (1, 0, 4)
+    assert [one.attributes["places"]["reuse_from"] for one in read_studies(second.storage)] == [
+        [f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/elsewhere/moved.db"]
+    ]

@@ -1,6 +1,7 @@
 """Storage URLs: which driver, what is shown of them, and what is said where something is missing."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from harness.cli import main
 from harness.errors import StorageError
 from harness.storage.reader import read_studies
 from harness.storage.store import Store
-from harness.storage.tables import full, masked, parse_url, shown
+from harness.storage.tables import full, lasting, masked, parse_url, shown
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,18 @@ def test_a_password_on_the_command_line_is_warned_of(
         [True, False] if where == "line" else [False]
     )
     assert "Connection refused" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://lab:secret@host:1234/db", "postgresql://lab@host:1234/db"),
+        ("postgresql:///db?host=/run&password=secret", "postgresql:///db?host=%2Frun"),
+        ("sqlite:///a.db", "sqlite:////here/a.db"),
+    ],
+)
+def test_a_url_is_written_down_without_its_password_and_with_its_folder(
+    url: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert lasting(url) == kept.replace("/here", str(tmp_path))
