@@ -25,6 +25,7 @@ from harness.cli.options import (
     Runs,
     Storage,
     TakeOver,
+    Trackers,
     seconds,
 )
 
@@ -52,6 +53,7 @@ class Driving:
     retry_failed: RetryFailed = False
     take_over: TakeOver = False
     on_finish: OnFinish = None
+    trackers: Trackers = field(default_factory=list)
     as_json: AsJson = False
 
     @property
@@ -91,6 +93,7 @@ class Driving:
                 reuse_from=tuple(reuse_from or ()),
             ),
             take_over=self.take_over,
+            trackers=tuple(self.trackers),
         )
 
 

@@ -126,6 +126,16 @@ OnFinish = Annotated[
         show_default=False,
     ),
 ]
+Trackers = Annotated[
+    list[str],
+    typer.Option(
+        "--tracker",
+        help="Show the trials in another tool too, by Ray Tune's own callbacks: `tensorboard` (files under the runs folder),"
+        " `mlflow` or `wandb` (where their own environment variables say). Repeatable.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
 Address = Annotated[str | None, typer.Option("--address", help="A running Ray cluster, e.g. `auto` or `host:6379`.")]
 Margin = Annotated[
     float | None,
