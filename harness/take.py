@@ -237,9 +237,8 @@ def _exported(network: "Taken", path: Path, form: Form, info: DataInfo) -> None:
             if form == "torch-export":
                 torch.export.save(program, path)
             else:
-                torch.onnx.export(
-                    program, (), path, input_names=["pictures"], output_names=["scores"], dynamo=True, verbose=False
-                )
+                names: dict[str, Any] = {"input_names": ["pictures"], "output_names": ["scores"]}
+                torch.onnx.export(program, (), path, **names, dynamo=True, external_data=False, verbose=False)
     except Exception as error:
         raise HarnessError(
             f"--format {form}: torch cannot export this network ({one_line(error, 200)}); leave --format out"
