@@ -18,6 +18,17 @@ class Hardware(NamedTuple):
     """Whether torch.compile has the C++ compiler that it needs."""
 
 
+def cores() -> int:
+    """Cores that this process is granted: by its affinity mask, by the quota of its container, and by Slurm, which may count
+    without holding anybody to it."""
+    from joblib import cpu_count
+
+    granted = [os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")]
+    by_slurm = next((int(number) for number in granted if number.isdigit() and int(number)), None)
+    here: int = cpu_count()
+    return here if by_slurm is None else min(here, by_slurm)
+
+
 ASK = "import json; from harness.training.device import hardware; print(json.dumps(hardware()))"
 
 

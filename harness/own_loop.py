@@ -68,6 +68,8 @@ class Backstage:
     key: str
     token: int = 0
     stop: Callable[[], bool] = lambda: False
+    memory: float = 1.0
+    """Share of its GPU's memory that the trial may take."""
 
 
 class Context:
@@ -149,10 +151,12 @@ class Context:
         return autocast(self.training, self.device)
 
     def _claim(self) -> None:
-        """Tells torch the threads, the precision and whether kernels have to repeat bit for bit."""
-        from harness.training.device import claim
+        """Tells torch threads, precision, whether kernels have to repeat bit for bit, and how much of a GPU to use."""
+        from harness.training.device import claim, limit_memory
 
         claim(self.threads, precision=self.training.precision, deterministic=self.training.deterministic)
+        if self._backstage is not None:
+            limit_memory(self._backstage.memory)
 
     # what it learns from
 

@@ -1,22 +1,19 @@
 """What a study would do, before anything runs."""
 
 import math
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from harness.config import Config, Training
-from harness.design import Design, Listed
+from harness.design import Design
 from harness.errors import ConfigError, StudyError
 from harness.execution.keeping import PROMOTABLE
 from harness.forecast import Clock, Forecast, forecast, past_trials
 from harness.key import canonical, identity
 from harness.outlook import Timer, taken_over
-from harness.preflight import Checked, checked
-from harness.space import Params, Space
+from harness.preflight import Checked, checked, sampled
 from harness.storage.tables import is_there
 from harness.study import EXACT, Search, Study
 
@@ -163,8 +160,8 @@ def make_plan(study: Study, data: Path, storage: str, *, timing: bool = False) -
     costs: dict[str, list[int]] = {"params": [], "macs": []}
     checkpoint = 0
     invalid, over, looked_at, problem = 0, 0, 0, ""
-    complete = space.size <= LOOKED_AT or isinstance(study.strategy, Listed)
-    for params in _looked_at(study, space, complete):
+    complete, sample = sampled(study, space, LOOKED_AT)
+    for params in sample:
         looked_at += 1
         try:
             config = space.config(params)
@@ -232,11 +229,3 @@ def pace_of(configs: Sequence[Config], checks: Checked, storage: str, timer: Tim
     known = [clock.seconds(config, macs) for config, macs in priced]
     seconds = [one for one in known if one is not None]
     return math.fsum(seconds) / len(seconds) if len(seconds) == len(known) else None, clock.words(configs)
-
-
-def _looked_at(study: Study, space: Space, complete: bool) -> Iterator[Params]:
-    if isinstance(study.strategy, Listed):
-        return iter(study.strategy.configs)
-    if complete:
-        return space.enumerate()
-    return islice((space.draw(random.Random(index)) for index in range(LOOKED_AT)), LOOKED_AT)

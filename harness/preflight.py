@@ -16,14 +16,14 @@ from harness.data.cache import Progress
 from harness.data.own import own_info
 from harness.data.pictures import DataInfo
 from harness.data.sources import open_data, open_test
-from harness.design import Arm, Design, Sequential, arms, more_seeds
+from harness.design import Arm, Design, Listed, Sequential, arms, more_seeds
 from harness.errors import ConfigError, StorageError, StudyError
 from harness.execution.ledger import Price
 from harness.hardware import Hardware, worth_compiling
 from harness.key import canonical, identity, network_identity
 from harness.own_loop import loop_of
 from harness.parts.part import is_target
-from harness.space import Choice, Same, Space, Span, Vary
+from harness.space import Choice, Params, Same, Space, Span, Vary
 from harness.storage.reader import Stored, read_studies, revision, revisions
 from harness.storage.tables import is_there
 from harness.strategies import auto
@@ -294,6 +294,15 @@ def loading(space: Space, shape: Shape, init: str) -> str:
                     f" ({new})" if new else ""
                 )
     return f"init {init}: none of 200 configs drawn begins with it"
+
+
+def sampled(study: Study, space: Space, most: int) -> tuple[bool, Iterator[Params]]:
+    """Choices of the study's configs: whether these are all, and they themselves, of a larger space so many draws."""
+    if isinstance(study.strategy, Listed):
+        return True, iter(study.strategy.configs)
+    if space.size <= most:
+        return True, space.enumerate()
+    return False, (space.draw(random.Random(index)) for index in range(most))
 
 
 def rehearse(space: Space, price: Price) -> None:

@@ -22,10 +22,12 @@ from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.execution.reuse import may_stand, on_the_same_pictures
 from harness.execution.tracking import Tracking, assert_trackable
+from harness.gpus import only
 from harness.hardware import Hardware, hardware_here
 from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
 from harness.provenance import provenance
 from harness.shard import Shard
+from harness.sharing import assert_sensible, measure, settled
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
@@ -107,12 +109,17 @@ def run_study(
     Raises a HarnessError, before anything is written, for whatever the user has to mend."""
     started = time.monotonic()
     assert_trackable(options.trackers, options.backend)
+    assert_sensible(options.resources)
     found = checked(study, options.storage, options.data, options.code, decoding)
     others, gone = known_elsewhere(found.stored, options.rules)
     options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found), reuse_from=others))
     runs = runs_folder(options)
     assert_writable(runs)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(only(options.resources.gpus, here=options.backend == "local"))
+        resources, sharing = settled(options.resources, found, measure)
+        options = replace(options, resources=resources)
+
         # what is auto is resolved once, when the study is created
         asked, study, backend = found.asked, found.study, None
         if found.stored is None:
@@ -140,6 +147,9 @@ def run_study(
             retire(store, one, study.name, runs)
         if watcher is not None and found.changes:
             watcher.changed(found.changes)
+        if sharing is not None:
+            store.set_attributes(study_id, {"sharing": sharing.to_json()})
+            (watcher or Watcher()).shares(sharing.words)
         ledger = Ledger(
             store,
             study_id,
@@ -153,6 +163,7 @@ def run_study(
             watcher=watcher or Watcher(),
             asked_to_stop=stop,
             earlier=store.records(found.older[-1].study_id) if found.older else (),
+            memory=options.resources.memory_share,
         )
 
         # run what is missing

@@ -111,6 +111,9 @@ class Log(Watcher):
         for change in changes:
             self.note(f"changed: {change}")
 
+    def shares(self, words: str) -> None:
+        self.note(words)
+
     def decoding(self, done: int, total: int) -> None:
         """Progress of decoding pictures; of none while the cache is looked through, or another process fills it."""
         if total and (done % 5000 == 0 or done == total):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ class Assignment:
     runs: str
     """Folder of the checkpoints."""
     threads: int = 1
+    memory: float = 1.0
+    """Share of its GPU's memory that the trial may take."""
     token: int = 0
     """The driver's fencing token: checkpoints of a larger one are not overwritten."""
     trial: str | None = None
@@ -140,6 +143,15 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
     except Exception as error:
         words = traceback.format_exc(limit=-12)
         yield Report(curve, Outcome("failed", reason=one_line(error), traceback=words, cause=cause_of(error)))
+    finally:
+        if "torch" in sys.modules:
+            from harness.training.device import give_memory_back
+
+            give_memory_back()
+
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+"""What torch, CUDA, cuBLAS and cuDNN say of it in errors of other types."""
 
 
 def cause_of(error: Exception) -> Cause:
@@ -151,7 +163,7 @@ def cause_of(error: Exception) -> Cause:
     if isinstance(error, DataError):
         return "place"
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return "memory" if out_of_memory or "DefaultCPUAllocator: can't allocate" in str(error) else ""
+    return "memory" if out_of_memory or any(words in str(error) for words in OUT_OF_MEMORY) else ""
 
 
 def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
@@ -166,6 +178,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     config = cast(Config, part_from_json(assignment.config))
     training, where = config.training, device.best_device()
     device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
+    device.limit_memory(assignment.memory)
 
     # build and count
     pictures, info = open_data(training, Path(assignment.data))
@@ -318,7 +331,15 @@ def _own_loop(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Repo
         folder=Path(assignment.data),
         threads=assignment.threads,
         test=bool(assignment.test),
-        backstage=Backstage(make, assignment.fingerprint, assignment.folder, assignment.key, assignment.token, stop),
+        backstage=Backstage(
+            make,
+            assignment.fingerprint,
+            assignment.folder,
+            assignment.key,
+            assignment.token,
+            stop,
+            assignment.memory,
+        ),
     )
     if (earlier := finished(context)) and len(earlier) in assignment.rungs:
         yield Report(earlier)  # a driver may have died before it said whether this one goes on

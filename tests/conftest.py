@@ -16,6 +16,7 @@ from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
 from harness.space import choose, span, vary
 from harness.storage.tables import full
 from harness.study import Evolution, Study
+from tests.gpus import DriveGpus, FakeDriver
 from tests.postgres import Server, programs
 
 
@@ -66,6 +67,22 @@ def make_study() -> Callable[..., Study]:
         return Study(**given | fields)
 
     return make
+
+
+@pytest.fixture
+def drive_gpus(monkeypatch: pytest.MonkeyPatch) -> DriveGpus:
+    """Puts a driver of GPUs in place that has so many bytes free on each, with CUDA_VISIBLE_DEVICES as `visible` says."""
+
+    def put(*free: int | None, visible: str | None = None) -> FakeDriver:
+        made = FakeDriver(list(free))
+        monkeypatch.setattr("harness.gpus._driver", lambda: made)
+        monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        return made
+
+    return put
 
 
 NEEDED = {

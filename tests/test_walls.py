@@ -46,6 +46,7 @@ PLACES = {
     "matplotlib": ("report",),
     "ptflops": ("measure",),
     "timm": ("networks",),
+    "pynvml": ("gpus",),
 }
 """Each outside library is met in one place."""
 

@@ -18,6 +18,7 @@ from harness.cli.options import (
     Data,
     For,
     Gpus,
+    GpuShare,
     KeepWeights,
     NoReuse,
     OnFinish,
@@ -26,6 +27,7 @@ from harness.cli.options import (
     Storage,
     TakeOver,
     Trackers,
+    gpu_share,
     seconds,
 )
 
@@ -43,7 +45,8 @@ class Driving:
     backend: BackendName = "ray"
     concurrency: Concurrency = None
     cpus_per_trial: Cpus = 1
-    gpus_per_trial: Gpus = None
+    gpus_per_trial: GpuShare = None
+    gpus: Gpus = None
     address: Address = None
     runs: Runs = None
     keep: KeepWeights = "front"
@@ -73,12 +76,19 @@ class Driving:
         """As the run takes them, with what only some verbs have; `data` is where they are unless the user names a folder."""
         from harness.execution.backend import Resources
         from harness.execution.ledger import Rules
+        from harness.gpus import numbers
         from harness.run import Options
 
         return Options(
             storage=self.storage,
             backend=self.backend,
-            resources=Resources(self.concurrency, self.cpus_per_trial, self.gpus_per_trial, self.address),
+            resources=Resources(
+                self.concurrency,
+                self.cpus_per_trial,
+                gpu_share(self.gpus_per_trial),
+                self.address,
+                None if self.gpus is None else numbers(self.gpus),
+            ),
             data=self.data or data or Options().data,
             runs=self.runs,
             code=self.folders,

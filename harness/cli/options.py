@@ -1,5 +1,6 @@
 """What several verbs take: their options, the console, and how a study is named."""
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -63,9 +64,17 @@ Concurrency = Annotated[
     int | None, typer.Option("--concurrency", min=1, help="Trials at once (default: as many as the machine has room for).")
 ]
 Cpus = Annotated[int, typer.Option("--cpus-per-trial", min=1, help="Cores reserved for a trial.")]
+GpuShare = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus-per-trial",
+        help="GPUs of a trial: 0.25 puts four on one, `auto` as many as its free memory holds (default: 1, if any).",
+        metavar="SHARE",
+    ),
+]
 Gpus = Annotated[
-    float | None,
-    typer.Option("--gpus-per-trial", min=0, help="GPUs of a trial; 0.25 puts four on one (default: 1 if there are any)."),
+    str | None,
+    typer.Option("--gpus", help="GPUs to use, as `nvidia-smi` counts them: `2,3` (default: all).", metavar="N,N,..."),
 ]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Take the study from a driver that seems to run it.")]
 RetryFailed = Annotated[
@@ -147,6 +156,19 @@ Form = Annotated[
 ]
 
 DATABASE = "sqlite:///harness.db"
+
+
+def gpu_share(text: str | None) -> float | Literal["auto"] | None:
+    """GPUs of a trial as a user writes them: 1, 0.25, 0 or auto."""
+    if text is None or text == "auto":
+        return "auto" if text else None
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1
+    if not 0 <= share < math.inf:
+        raise HarnessError(f"--gpus-per-trial {text}: write 1, a share such as 0.25, 0 for none, or auto")
+    return share
 
 
 def seconds(text: str | None, option: str = "--for") -> float | None:

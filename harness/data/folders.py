@@ -23,6 +23,7 @@ from harness.config import Training
 from harness.data.cache import Progress, entry, known, name_of
 from harness.data.pictures import DataInfo, Files, Levels, Pictures, facts_of, keep_facts, read, write
 from harness.errors import DataError, one_line
+from harness.hardware import cores
 
 HELD_OUT = ("test", "val", "valid", "validation")
 """Folders beside `train` that may hold the test part; the first one that is there counts."""
@@ -137,7 +138,7 @@ def _each(work: Callable[[Path], Done], files: Sequence[Path], progress: Progres
     thread, and waiting there for threads can wait for ever.
     """
     for start in range(0, len(files), AT_ONCE):
-        with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 32)) as pool:
+        with ThreadPoolExecutor(min(cores(), 32)) as pool:
             done = list(pool.map(work, files[start : start + AT_ONCE]))
         yield from done
         if progress is not None:

@@ -14,6 +14,7 @@ from harness.config import Training
 from harness.data.augment import Augmentation, Batch, Normalise
 from harness.data.pictures import Counts, DataInfo, Files, Pictures
 from harness.data.sources import split
+from harness.training.device import memory_allowed
 
 _placed: dict[torch.device, tuple[str, Tensor]] = {}
 """The one set that each device of this process holds, by its fingerprint."""
@@ -84,9 +85,11 @@ class Whole:
 
 
 def placed(pictures: Pictures, fingerprint: str, device: torch.device) -> Tensor:
-    """All pictures as one tensor, where batches are cut from them: on the device, if they take less than half of it."""
+    """All pictures as one tensor, where batches are cut from them: on the device, if they take less than half of what
+    this process may."""
     images = torch.from_numpy(pictures.images)
-    if device.type != "cuda" or 2 * images.nbytes > torch.cuda.mem_get_info(device)[1]:
+    if device.type != "cuda" or 2 * images.nbytes > memory_allowed(device):
+        _placed.pop(device, None)
         return images
     if _placed.get(device, ("", None))[0] != fingerprint:
         _placed.pop(device, None)  # the old set goes before the new one comes

@@ -1,7 +1,7 @@
 """How trials are run: what every backend is told, and the backend that uses this very process."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from harness.execution.ledger import Ledger
 from harness.hardware import Hardware
@@ -15,10 +15,24 @@ class Resources:
     concurrency: int | None = None
     """Trials at once."""
     cpus_per_trial: int = 1
-    gpus_per_trial: float | None = None
-    """May be a fraction: 0.25 puts four trials on a GPU."""
+    gpus_per_trial: float | Literal["auto"] | None = None
+    """May be a fraction: 0.25 puts four trials on a GPU; auto: as many as its free memory holds of the largest config."""
     address: str | None = None
     """A running Ray cluster; None starts one on this machine."""
+    gpus: tuple[int, ...] | None = None
+    """Those to use, as `nvidia-smi` counts them."""
+    memory: float | None = None
+    """Share of a GPU's memory that a trial may take beside others; None: as much as its share of the GPU."""
+
+    @property
+    def share(self) -> float | None:
+        """GPUs of a trial, None where that is left to the machine; `auto` is settled by now."""
+        return None if self.gpus_per_trial == "auto" else self.gpus_per_trial
+
+    @property
+    def memory_share(self) -> float:
+        """Of a GPU, that a trial may take; all of it where it shares with nobody."""
+        return (self.share or 1.0) if self.memory is None else self.memory
 
 
 class Backend(Protocol):

@@ -58,7 +58,7 @@ class Running:
     curve: tuple[Epoch, ...] = ()
     lost: int = 0
     alone: bool = False
-    """Ran out of memory beside others: it runs again with nothing beside it, before that counts."""
+    """Ran out of memory beside others, or out of its share: it runs again with nothing beside it, before that counts."""
     told: float = 0.0
     device: str = ""
     """Where it is trained, once its worker has said so."""
@@ -78,6 +78,9 @@ class Watcher:
 
     def changed(self, changes: Sequence[str]) -> None:
         """The study differs from what was run under its name before."""
+
+    def shares(self, words: str) -> None:
+        """It was decided how many trials share a GPU."""
 
     def began(self, ledger: "Ledger", running: Running) -> None:
         """A trial was handed out."""
@@ -144,6 +147,8 @@ class Ledger:
     asked_to_stop: Callable[[], bool] = lambda: False
     earlier: Sequence[Record] = ()
     """Trials of earlier revisions of the study: a search begins with those that still hold."""
+    memory: float = 1.0
+    """Share of a GPU's memory that a trial may take beside others."""
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -547,6 +552,7 @@ class Ledger:
             fingerprint=self.info.fingerprint,
             runs=self.places.runs,
             threads=self.study.threads,
+            memory=self.memory,
             token=self.lease.token if self.lease else 0,
             trial=self.study.trial,
             sources=dict(self.sources),
@@ -585,8 +591,8 @@ class Ledger:
         elif outcome.cause == "bound":
             self.untrained += 1
             self._end(self.running.pop(number), replace(outcome, state="stopped"))
-        elif outcome.cause == "memory" and not running.alone and len(self.running) > 1:
-            running.alone = True
+        elif outcome.cause == "memory" and not running.alone and (len(self.running) > 1 or running.assignment.memory < 1):
+            running.alone, running.assignment = True, replace(running.assignment, memory=1.0)
             self._alone.append(self.running.pop(number))
         else:
             self._end(self.running.pop(number), outcome)

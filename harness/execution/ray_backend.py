@@ -40,7 +40,7 @@ from ray.tune.search import Searcher  # noqa: E402
 from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
-from harness.hardware import Hardware  # noqa: E402
+from harness.hardware import Hardware, cores  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
 LOOK_EVERY = 3.0
@@ -56,6 +56,7 @@ class Worker(tune.Trainable):
     rung: there the trial waits for the driver's word."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        hide_unassigned()
         self._reports = self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -246,14 +247,31 @@ class Guard:
     and removes its temporary folder. It knows them by the folder's name, so that nobody else's Ray is touched."""
 
     def __init__(self) -> None:
-        clear_left_behind(Path(tempfile.gettempdir()))
-        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-{namespace()}-")
+        place = short_folder()
+        clear_left_behind(place)
+        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-{namespace()}-", dir=place)
         command = [sys.executable, "-I", "-S", "-c", GUARD, self.folder]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
     def close(self) -> None:
         """Lets it do its work now."""
         self._process.communicate()
+
+
+SOCKET = 107 if sys.platform == "linux" else 103
+"""Bytes of the longest path that a socket may have."""
+
+
+def short_folder() -> Path:
+    """Where temporary files go, or another such place where its path is too long for the sockets that Ray puts there, as
+    that of a scheduler's job often is."""
+    pid = os.getpid()
+    below = f"/harness-{pid}-{namespace()}-abcdefgh/session_2026-01-01_00-00-00_123456_{pid}/sockets/plasma_store"
+    places = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp"))
+    fitting = (Path(place) for place in places if len(os.fsencode(place + below)) <= SOCKET and os.access(place, os.W_OK))
+    if (found := next(fitting, None)) is None:
+        raise HarnessError(f"TMPDIR = {tempfile.gettempdir()}: too long a path for the sockets of Ray; name a shorter one")
+    return found
 
 
 def namespace() -> str:
@@ -282,7 +300,14 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def hide_unassigned() -> None:
+    """In a worker without a share of a GPU: lets torch see none, as Ray leaves them all to be seen."""
+    if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def _hardware() -> Hardware:
+    hide_unassigned()
     from harness.training.device import hardware
 
     return hardware()
@@ -303,11 +328,11 @@ class RayBackend:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if resources.address is None:
-                    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
                     wanted = (resources.concurrency or 1) * resources.cpus_per_trial
                     ray.init(
                         address="local",
-                        num_cpus=max(cores, wanted),
+                        num_cpus=max(cores(), wanted),
+                        num_gpus=None if resources.gpus is None else len(resources.gpus),
                         include_dashboard=False,
                         object_store_memory=100 * 2**20,
                         _temp_dir=self._folder,
@@ -321,7 +346,7 @@ class RayBackend:
             raise HarnessError(f"{where} cannot be reached: {one_line(error)}") from None
         put_back(before)
         have = ray.cluster_resources()
-        self._gpus = resources.gpus_per_trial if resources.gpus_per_trial is not None else min(1.0, have.get("GPU", 0.0))
+        self._gpus = resources.share if resources.share is not None else min(1.0, have.get("GPU", 0.0))
         by_cpu = have.get("CPU", 1) // resources.cpus_per_trial
         by_gpu = have.get("GPU", 0) / self._gpus if self._gpus else by_cpu
         self.concurrency = resources.concurrency or max(1, int(min(by_cpu, by_gpu)))

@@ -34,21 +34,33 @@ class MadeUp:
     held: int = 0
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        images = torch.randn(self.size, *self.shape[:3], device=self.device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.arange(self.size, device=self.device) % max(self.shape.classes, 1)
+        batch = self._batch(self.size)
         for _ in range(self.steps):
-            yield images, labels
+            yield batch
+
+    def held_out(self) -> Iterator[Batch]:
+        if self.held:
+            yield self._batch(self.held)
+
+    def _batch(self, size: int) -> Batch:
+        images = torch.randn(size, *self.shape[:3], device=self.device).contiguous(memory_format=torch.channels_last)
+        return images, torch.arange(size, device=self.device) % max(self.shape.classes, 1)
+
+
+def rehearsed(config: Config, shape: Shape, where: str, threads: int) -> Learner:
+    """A fresh network of the config in training on a device, eagerly, in the precision that it would have there."""
+    precision = devices.best_precision() if config.training.precision == "auto" else config.training.precision
+    training = config.training.model_copy(update={"compile": False, "precision": precision, "init": None})
+    devices.claim(threads, precision=precision)
+    network = build(config.network, shape, 0, where).to(memory_format=torch.channels_last)
+    return Learner(network, training)
 
 
 def seconds_per_picture(config: Config, shape: Shape, macs: int, threads: int = 1) -> float:
     """Of training the config's network here, eagerly: the quickest of a few steps, of batches small enough to end soon."""
     where = devices.best_device()
-    precision = devices.best_precision() if config.training.precision == "auto" else config.training.precision
-    training = config.training.model_copy(update={"compile": False, "precision": precision, "init": None})
-    devices.claim(threads, precision=precision)
-    network = build(config.network, shape, 0, where).to(memory_format=torch.channels_last)
-    learner = Learner(network, training)
+    learner = rehearsed(config, shape, where, threads)
+    training = learner.training
     affordable = training.batch_size if where == "cuda" else max(int(PATIENCE * SLOW / (6 * max(macs, 1))), 2)
     batches = MadeUp(torch.device(where), 1, min(training.batch_size, affordable), shape)
     best, began = math.inf, time.perf_counter()

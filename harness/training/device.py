@@ -1,6 +1,7 @@
 """What the hardware of a trial can do, and how a trial claims it."""
 
 import ctypes
+import gc
 import os
 import platform
 import shutil
@@ -73,6 +74,36 @@ def claim(threads: int, *, precision: str = "fp32", deterministic: bool = False)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+
+
+CONTEXT = 600 * 2**20
+"""Bytes that a process takes of a GPU beside its tensors: its context, kernels, workspaces of libraries (estimated)."""
+
+
+def limit_memory(share: float) -> None:
+    """Lets this process take so much of its GPU's memory, what lies beside tensors included; 1 lifts the limit. Whatever
+    asks for more is out of memory, and nobody else is."""
+    if best_device() == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(tensors_share(share, total))
+
+
+def tensors_share(share: float, total: int) -> float:
+    """The share of a GPU of `total` bytes that is left for tensors; at least half of the process's own."""
+    return 1.0 if share >= 1 else max(share - CONTEXT / total, share / 2)
+
+
+def memory_allowed(device: torch.device) -> float:
+    """Bytes of tensors that this process may hold on a GPU."""
+    total: int = torch.cuda.get_device_properties(device).total_memory
+    return total * torch.cuda.get_per_process_memory_fraction(device)
+
+
+def give_memory_back() -> None:
+    """Leaves the GPU what a trial that has ended held: its process waits for the next, or beside one that needs it all."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @cache

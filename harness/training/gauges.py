@@ -3,10 +3,11 @@
 import contextlib
 import ctypes
 import re
-from functools import cache
 from pathlib import Path
 
 import torch
+
+from harness import gpus
 
 CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
@@ -53,23 +54,5 @@ def release_memory() -> None:
 
 
 def joules(device: str) -> float | None:
-    """Energy that the GPU has taken since its driver was loaded (NVML, Volta and later); None where that is not known."""
-    library = _nvml() if device == "cuda" else None
-    if library is None:
-        return None
-    handle, spent = ctypes.c_void_p(), ctypes.c_ulonglong()
-    identity = f"GPU-{torch.cuda.get_device_properties(0).uuid}".encode()
-    if library.nvmlDeviceGetHandleByUUID(identity, ctypes.byref(handle)):
-        return None
-    if library.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(spent)):
-        return None
-    return spent.value / 1000
-
-
-@cache
-def _nvml() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    return None if library.nvmlInit_v2() else library
+    """Energy that the GPU has taken since its driver was loaded; None where that is not known."""
+    return gpus.joules(f"GPU-{torch.cuda.get_device_properties(0).uuid}") if device == "cuda" else None

@@ -417,3 +417,31 @@ def test_training_choices_are_part_of_the_key(tmp_path: Path) -> None:
     finish_all(made.open())
     assert_whole(made, 3)
     assert [record.config.training.lr for record in made.records()] == [0.1, 0.2, 0.4]
+
+
+@pytest.mark.parametrize("again", ["complete", "failed"])
+def test_what_runs_out_of_its_share_of_memory_runs_alone_with_all_of_it(desk: Callable[..., Desk], again: str) -> None:
+    """Also where nothing else runs at that moment: its share was too small all the same."""
+    made = desk(Random(trials=2))
+    ledger = made.open(memory=0.25)
+    first = ledger.next()
+    assert first is not None and first.memory == 0.25
+    full = Outcome("failed", reason="OutOfMemoryError", cause="memory")
+    ledger.report(first.number, Report((), full))
+    assert not ledger.finished["failed"]
+    second = ledger.next()
+    assert second is not None and second.number != first.number
+    ledger.report(second.number, Report(curve(2), outcome(second)))
+    alone = ledger.next()
+    assert alone is not None and (alone.number, alone.memory) == (first.number, 1.0)
+    assert ledger.next() is None
+    ledger.report(alone.number, Report(curve(2), outcome(alone)) if again == "complete" else Report((), full))
+    assert ledger.done and ledger.finished[again] == (2 if again == "complete" else 1)
+
+
+def test_a_whole_gpu_that_is_too_small_fails_at_once(desk: Callable[..., Desk]) -> None:
+    ledger = desk(Random(trials=1)).open()
+    first = ledger.next()
+    assert first is not None and first.memory == 1.0
+    ledger.report(first.number, Report((), Outcome("failed", reason="OutOfMemoryError", cause="memory")))
+    assert ledger.done and ledger.finished["failed"] == 1

@@ -1,0 +1,178 @@
+"""How trials share GPUs: a fixed share, or as many on one as the memory that is free on it holds."""
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harness.config import Config
+from harness.cost import Cost, Shape
+from harness.data.pictures import DataInfo
+from harness.errors import ConfigError, HarnessError, StudyError, one_line
+from harness.execution.backend import Resources
+from harness.gpus import VISIBLE, Gpu, chosen
+from harness.hardware import cores
+from harness.preflight import Checked, sampled
+
+HEADROOM = 0.1
+"""Of the memory that is free: what fragments, and what others come to take meanwhile."""
+DRAWS = 500
+"""Configs among which the largest is looked for, in a space that is larger."""
+DEAREST = 3
+"""Configs that are measured for their activations; one more for its parameters."""
+PATIENCE = 600
+"""Seconds that measuring may take."""
+
+AUTO = "--gpus-per-trial auto"
+UNMEASURED = f"{AUTO}: a training step cannot be measured"
+Measured = Callable[[Sequence[Config], Shape, Gpu, int], int | None]
+"""Bytes of a GPU that the trial of these which takes most takes, in so many threads; None where it has not so many."""
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What `--gpus-per-trial auto` has come to."""
+
+    count: int
+    """Trials at once on a GPU; 0 where none tells its memory."""
+    memory: float
+    """Share of a GPU's memory that a trial may take."""
+    words: str
+    gpu: str = ""
+    """The GPU that was measured on, by its name."""
+    bytes: int = 0
+    """What a trial of the largest config takes of it, at most."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def assert_sensible(resources: Resources) -> None:
+    """Raises HarnessError for GPUs that are not there, or cannot be given to a trial."""
+    asked = resources.gpus_per_trial
+    if resources.address is not None and (resources.gpus is not None or asked == "auto"):
+        what = "--gpus chooses" if resources.gpus is not None else "--gpus-per-trial auto measures"
+        raise HarnessError(
+            f"{what} GPUs of this machine, and --address {resources.address} names a cluster: leave one of them out"
+            + ("; a fixed share works there, as in --gpus-per-trial 0.25" if asked == "auto" else "")
+        )
+    if isinstance(asked, float | int) and asked > 1:
+        raise HarnessError(
+            f"--gpus-per-trial {asked:g}: a trial trains on one GPU; with 1, or a share such as 0.5, the others train other"
+            " trials at the same time"
+        )
+    chosen(resources.gpus)
+
+
+def settled(resources: Resources, found: Checked, measured: Measured) -> tuple[Resources, Sharing | None]:
+    """The resources with `auto` replaced by what it comes to now, and what was decided; None where nothing was left open.
+
+    What a trial takes is measured once a study and kind of GPU, and then known from its database; what is free is looked
+    at anew. Raises HarnessError where a step cannot be measured."""
+    if resources.gpus_per_trial != "auto":
+        return resources, None
+    gpus = chosen(resources.gpus)
+    if not gpus:
+        words = f"{AUTO}: no GPU tells its memory here: one trial a GPU, or on cores where there is none"
+        return replace(resources, gpus_per_trial=None), Sharing(0, 1.0, words)
+    if found.study.trial is not None:
+        raise StudyError(
+            f"{AUTO}: it measures steps of our own loop, and the study has {found.study.trial}; name a share, as in 0.25"
+        )
+    roomiest = max(gpus, key=lambda gpu: gpu.free)
+    known = found.stored.attributes.get("sharing", {}) if found.stored is not None else {}
+    if known.get("gpu") == roomiest.name and known.get("bytes"):
+        need: int | None = known["bytes"]
+    else:
+        need = measured(largest(found), found.info.shape, roomiest, found.study.threads)
+    decided = replace(decide(need, pictures_held(found.info, roomiest), gpus, resources), gpu=roomiest.name)
+    at_once = decided.count * len(gpus) if decided.count > 1 else None
+    kept = replace(resources, concurrency=resources.concurrency or at_once, memory=decided.memory)
+    return replace(kept, gpus_per_trial=math.floor(1e4 / decided.count) / 1e4), decided
+
+
+def decide(need: int | None, pictures: int, gpus: Sequence[Gpu], resources: Resources) -> Sharing:
+    """How many trials fit onto each GPU, of which each takes `need` bytes (None: more than it has) and holds pictures."""
+    least = min(gpus, key=lambda gpu: gpu.free)
+    room, taken = int(least.free * (1 - HEADROOM)), None if need is None else need + pictures
+    count, why = (1, "and it may fail") if taken is None or taken > room else fitting(room // taken, len(gpus), resources)
+    words = (
+        f"{AUTO}: a trial of the largest config takes {'too much' if taken is None else _size(taken)} of {least.name};"
+        f" {_size(least.free)} are free on GPU {least.number}{', the least' if len(gpus) > 1 else ''}:"
+        f" {count} at once on {'each' if len(gpus) > 1 else 'it'} ({why})"
+    )
+    return Sharing(count, 1.0 if count == 1 else room / count / least.total, words, bytes=need or 0)
+
+
+def fitting(by_memory: int, gpus: int, resources: Resources) -> tuple[int, str]:
+    """Trials on each of so many GPUs, of which the memory holds so many, and why not more."""
+    by_cores = max(cores() // resources.cpus_per_trial // gpus, 1)
+    asked = math.ceil(resources.concurrency / gpus) if resources.concurrency else by_memory
+    count = min(by_memory, by_cores, asked)
+    if count == by_memory:
+        return count, f"its memory holds {by_memory}"
+    if count == asked:
+        return count, f"--concurrency {resources.concurrency}; its memory holds {by_memory}"
+    return count, f"{cores()} cores, {resources.cpus_per_trial} a trial; its memory holds {by_memory}"
+
+
+def pictures_held(info: DataInfo, gpu: Gpu) -> int:
+    """Bytes of the pictures that each trial's process holds on the GPU, if it does."""
+    return 0 if info.streamed or info.own or 2 * info.bytes > gpu.total else info.bytes
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"
+
+
+# -- the largest config -----------------------------------------------------------------------------------------------
+
+
+def largest(found: Checked) -> list[Config]:
+    """Configs of which one takes most memory: the dearest by MACs and pictures passed at once, for what is kept of them
+    grows with these, and the one with most parameters."""
+    priced = list(_priced(found))
+    if not priced:
+        raise StudyError(f"study {found.study.name!r} has nothing to measure: no config drawn is within its bounds")
+    by_activations = sorted(priced, key=lambda one: one[1].macs * passed_at_once(one[0]), reverse=True)
+    by_params = max(priced, key=lambda one: one[1].params)
+    return list(dict.fromkeys(config for config, _ in (*by_activations[:DEAREST], by_params)))
+
+
+def passed_at_once(config: Config) -> int:
+    """Pictures of which a step keeps what its way back needs."""
+    return math.ceil(config.training.batch_size / config.training.accumulate)
+
+
+def _priced(found: Checked) -> Iterator[tuple[Config, Cost]]:
+    """Configs of the study that may be trained, with their costs."""
+    for params in sampled(found.study, found.space, DRAWS)[1]:
+        with contextlib.suppress(ConfigError):
+            config = found.space.config(params)
+            cost = found.price(config)
+            if all(constraint.holds(cost._asdict()) for constraint in found.study.constraints):
+                yield config, cost
+
+
+def measure(configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int) -> int | None:
+    """`Measured`, in a process of its own, which gives the memory back when it ends. Raises HarnessError where it fails."""
+    plain = [config.model_dump(mode="json") for config in configs]
+    asked = json.dumps({"configs": plain, "shape": list(shape), "threads": threads, "code": sys.path})
+    command, visible = [sys.executable, "-m", "harness.measure.footprint"], os.environ | {VISIBLE: gpu.uuid}
+    try:
+        done = subprocess.run(
+            command, input=asked, env=visible, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HarnessError(f"{UNMEASURED} ({one_line(error)}); name a share, as in 0.25") from None
+    try:
+        found: int | None = json.loads(done.stdout.splitlines()[-1])["bytes"]
+    except (ValueError, IndexError, KeyError, TypeError):
+        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise HarnessError(f"{UNMEASURED} ({said}); name a share, as in 0.25") from None
+    return found
