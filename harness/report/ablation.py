@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
@@ -21,6 +21,8 @@ MARKS: dict[str, tuple[str, str]] = {
 }
 """The mark of a verdict, and what it says."""
 COSTS = ("params", "macs")
+FEW = 8
+"""Arms whose missing seeds are told one by one."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,14 @@ class Ablation:
             found.append(f"Difference to {self.baseline}: 95 % interval of each; {test}{several}.")
         if margin := next((effect.margin for effect in told if effect.margin), None):
             found.append(f"Margin {self.number(margin)}{self.unit}: two one-sided tests.")
+        lacking = [effect for effect in told if effect.missing]
         found += [
             f"{effect.arm}: {len(effect.missing)} of the seeds are missing here or in the baseline"
             f" ({', '.join(map(str, effect.missing[:8]))}{', ...' if len(effect.missing) > 8 else ''})."
-            for effect in told
-            if effect.missing
+            for effect in lacking[:FEW]
         ]
+        if len(lacking) > FEW:
+            found.append(f"So it is with {len(lacking) - FEW} more arms.")
         if self.beyond:
             found.append(f"Left out: {self.beyond} complete trials of seeds behind their arm's last look.")
         if pairs := [effect for effect in told if len(effect.seeds) > 2]:
@@ -207,6 +211,18 @@ def sheet(table: Ablation) -> Sheet:
     ]
     signs = {2: -1 if table.larger_is_better else 1} | {place: 1 for place in range(7, len(columns))}
     return Sheet(columns, best_in_columns(rows, signs), tuple(table.notes()), tuple(table.meanings()), table.comment)
+
+
+EFFECT = slice(3, 7)
+"""The columns of a sheet that tell an arm against the baseline."""
+
+
+def plain(table: Ablation) -> Sheet:
+    """The sheet of the arms without what tells them against the baseline, which is left out."""
+    whole = sheet(replace(table, rows=tuple(row for row in table.rows if row.effect is not None)))
+    columns = whole.columns[: EFFECT.start] + whole.columns[EFFECT.stop :]
+    rows = tuple(row[: EFFECT.start] + row[EFFECT.stop :] for row in whole.rows)
+    return replace(whole, columns=columns, rows=rows, notes=(), marks=())
 
 
 def _measured(table: Ablation, row: Row) -> tuple[Cell, ...]:

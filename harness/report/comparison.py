@@ -1,7 +1,8 @@
 """The arms of a design against its baseline: the facts behind the page's effects, in a table, a figure and a sentence."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.arms import Arms, plan_of
@@ -9,7 +10,7 @@ from harness.analysis.effects import LEVEL, Effect
 from harness.analysis.sequential import extended
 from harness.design import Design, changes
 from harness.report.ablation import Ablation, ablation
-from harness.report.facts import Facts
+from harness.report.facts import MANY, Facts
 from harness.report.words import NOUNS, Unit, counted, listed
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ def compared(facts: Facts) -> Comparison | None:
         beyond=arms.beyond,
     )
     return Comparison(arms, table, str(facts.attributes.get("plan", "")), _later(facts))
+
+
+def foremost(found: Comparison) -> Comparison:
+    """The comparison with its baseline and, of many arms, those of the best means, the best first."""
+    base, *others = found.table.rows
+    if len(others) <= MANY:
+        return found
+    sign = -1 if found.table.larger_is_better else 1
+    best = sorted((row for row in others if isfinite(row.mean)), key=lambda row: sign * row.mean)[:MANY]
+    return replace(found, table=replace(found.table, rows=(base, *best)))
 
 
 def _later(facts: Facts) -> tuple[str, ...]:

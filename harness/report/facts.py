@@ -20,6 +20,8 @@ from harness.study import EXACT, METRICS, UNLEARNED, Objective, Search, Study, m
 
 PLACED = "latency, "
 """What the name of a latency begins with that tells its device and batch."""
+MANY = 24
+"""Arms beyond which only the best are drawn and listed."""
 STATES: tuple[State, ...] = ("complete", "stopped", "failed", "running")
 
 
@@ -122,6 +124,12 @@ class Facts:
     def arms(self) -> Arms | None:
         """The arms of a design, or of an exhaustive study with several seeds; None for a search."""
         return arms_of(self.study, self.space, [trial.record for trial in self.trials])
+
+    @cached_property
+    def ranked(self) -> bool:
+        """Whether the arms are the many configs of a space, of which the first is a baseline by chance: they are ranked,
+        rather than each told against it."""
+        return self.arms is not None and not isinstance(self.study.strategy, Design) and len(self.arms.names) > MANY
 
     @cached_property
     def reference(self) -> dict[str, Scalar]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.config import Scalar
 from harness.report.facts import Facts
+from harness.report.naming import ABOVE, BESIDE, sides
 from harness.report.views import Axis, Curves, Grouping, Spot, thinned
 from harness.report.words import KINDS, Unit
 
@@ -29,6 +30,8 @@ GROUPS = (
 """A colour and a symbol per option, so that neither print nor colour-blind eyes lose one; the first is often 'none'."""
 MAX_BEATEN = 2000
 """Dominated points drawn; beyond, an even sample by cost."""
+MAX_NAMES, MAX_BARS = 8, 16
+"""Arms on a front that are named in the picture; arms of which the beaten ones have their intervals drawn too."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -47,14 +50,17 @@ def front_figure(facts: Facts, axis: Axis, grouping: Grouping | None) -> "go.Fig
         (axis.front, {"size": 11, "opacity": 1}, False),
     ]
     for found, look, ring in looks:
+        bars = found is axis.front or len(axis.front) + len(axis.beaten) <= MAX_BARS
         for some, option in _split(found, grouping):
             colour, symbol = _look(grouping, option)
             marker = look | {"color": colour, "symbol": f"{symbol}-open" if ring else symbol}
-            figure.add_scatter(**_points(some, x, y, marker), legendgroup=str(option))
+            figure.add_scatter(**_points(some, x, y, marker, bars=bars), legendgroup=str(option))
     for option in grouping.options if grouping else ():  # legend entries of their own: the first of a group may be faint
         colour, symbol = _look(grouping, option)
         _add_legend(figure, KINDS.get(str(option), str(option)), colour, symbol, str(option))
     _finish(figure, [axis], x, y)
+    if axis.reach is not None:
+        figure.update_yaxes(range=[end * y.scale for end in axis.reach])
     return figure
 
 
@@ -90,7 +96,7 @@ def _steps(axis: Axis, x: Unit, y: Unit) -> dict[str, Any]:
     return values | {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
 
 
-def _points(found: Sequence[Spot], x: Unit, y: Unit, marker: dict[str, Any]) -> dict[str, Any]:
+def _points(found: Sequence[Spot], x: Unit, y: Unit, marker: dict[str, Any], *, bars: bool = True) -> dict[str, Any]:
     """A trace of configs: what single trials say the page fills in; means say it here."""
     single = all(len(spot.trials) == 1 and not spot.name for spot in found)
     drawn: dict[str, Any] = {
@@ -105,8 +111,8 @@ def _points(found: Sequence[Spot], x: Unit, y: Unit, marker: dict[str, Any]) -> 
     }
     if not single:
         drawn["text"] = [_told(spot, x, y) for spot in found]
-        bars = [y.scale * spot.half for spot in found]
-        drawn["error_y"] = {"type": "data", "array": bars, "color": marker["color"], "thickness": 1.2, "width": 4}
+        halves = [y.scale * spot.half for spot in found] if bars else []
+        drawn["error_y"] = {"type": "data", "array": halves, "color": marker["color"], "thickness": 1.2, "width": 4}
     return drawn
 
 
@@ -148,7 +154,7 @@ def _finish(figure: "go.Figure", axes: Sequence[Axis], x: Unit, y: Unit) -> None
     figure.update_xaxes(title_text=x.heading, **(scales["log"] if wide else {}))
     figure.update_yaxes(title_text=y.heading)
     figure.update_layout(meta={"scales": scales, "scale": "log" if wide else "linear"})
-    if len(axes) == 1 and all(spot.name for spot in axes[0].front):
+    if len(axes) == 1 and len(axes[0].front) <= MAX_NAMES and all(spot.name for spot in axes[0].front):
         _add_names(figure, axes[0], x, y, wide)
     elif len(axes) == 1 and (turn := axes[0].knee) is not None:
         place, height = number(turn.cost, x) or 0, number(turn.value, y)
@@ -158,12 +164,22 @@ def _finish(figure: "go.Figure", axes: Sequence[Axis], x: Unit, y: Unit) -> None
 
 
 def _add_names(figure: "go.Figure", axis: Axis, x: Unit, y: Unit, wide: bool) -> None:
-    """The names of the arms on the front, above them."""
-    for spot in axis.front:
+    """The names of the arms on the front, beside them."""
+    across = _shares([math.log10(spot.cost) if wide else spot.cost for spot in axis.front + axis.beaten])
+    up = _shares([spot.value for spot in axis.front + axis.beaten])
+    names = [f"{spot.name} (knee)" if spot is axis.knee else spot.name for spot in axis.front]
+    for spot, name, (right, above) in zip(axis.front, names, sides(list(zip(across, up))[: len(names)], names)):
         place = number(spot.cost, x) or 0
-        at = {"x": math.log10(place) if wide else place, "y": number(spot.value, y), "xshift": 7, "yshift": 3}
-        name = f"{spot.name} (knee)" if spot is axis.knee else spot.name
-        figure.add_annotation(text=escape(name), showarrow=False, xanchor="left", yanchor="bottom", font={"size": 12}, **at)
+        at = {"x": math.log10(place) if wide else place, "y": number(spot.value, y)}
+        at |= {"xshift": BESIDE * right, "yshift": ABOVE * above}
+        anchors = {"xanchor": "left" if right > 0 else "right", "yanchor": "bottom" if above > 0 else "top"}
+        figure.add_annotation(text=escape(name), showarrow=False, font={"size": 12}, **anchors, **at)
+
+
+def _shares(values: Sequence[float]) -> list[float]:
+    """Where on an axis values are, from 0 to 1, with a little room at its ends."""
+    low, reach = min(values), (max(values) - min(values)) or 1.0
+    return [0.05 + 0.9 * (value - low) / reach for value in values]
 
 
 DIGITS: tuple[tuple[float, tuple[float, ...]], ...] = (

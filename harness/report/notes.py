@@ -36,6 +36,7 @@ def front_note(facts: Facts, axes: Sequence[Axis], split: Grouping | None, most:
     words = f"The line joins the {kind} that no other beats on the two axes alone (the front); faint {kind} are beaten."
     if means:
         words += " A point is the mean of its seeds, a bar its 95 % interval."
+        words += " Bars run out of the picture." if any(axis.reach for axis in axes) else ""
     if any(spot.on_front for axis in axes for spot in axis.beaten):
         words += f" Open symbols are on the front of {aims(facts)} together."
     if split:

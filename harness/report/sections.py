@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from harness.report import notes
-from harness.report.ablation import sheet
+from harness.report.ablation import plain, sheet
 from harness.report.attained import attained
 from harness.report.certain import certain_front, certain_words
 from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
-from harness.report.comparison import compared, forest, missing_words, plan_words
+from harness.report.comparison import compared, foremost, forest, missing_words, plan_words
 from harness.report.confirming import confirmation
-from harness.report.facts import Facts, units_of
+from harness.report.facts import MANY, Facts, units_of
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, fronts_figure, layout
 from harness.report.fronts import front_table
 from harness.report.progress import growth_section, savings_section
@@ -50,10 +50,16 @@ def effects(facts: Facts) -> Section | None:
     found = compared(facts)
     if found is None:
         return None
-    drawn = forest(found, facts.units[facts.main.metric], layout())
+    few = foremost(found)
+    if facts.ranked:
+        title = f"The best {MANY} of {len(found.arms.names):,} configs, by the means of their seeds"
+        beside = f"effects.csv, beside this page, has all, each against the first: {found.arms.baseline}."
+        return Section("effects", title, (Table(plain(few.table)), Note(beside)))
+    drawn = forest(few, facts.units[facts.main.metric], layout())
     label = "Differences to the baseline with intervals; the table below holds the same values"
-    words = [missing_words(found), *found.table.notes(), plan_words(found)]
-    shown = (Plot("effects", {"": drawn}, label, drawn.layout.height), Table(sheet(found.table)))
+    more = f"The best {MANY} of {len(found.effects):,} arms; effects.csv, beside this page, holds all."
+    words = [more if few is not found else "", missing_words(found), *found.table.notes(), plan_words(found)]
+    shown = (Plot("effects", {"": drawn}, label, drawn.layout.height), Table(sheet(few.table)))
     return Section("effects", f"Effects: every arm against {found.arms.baseline}", (*shown, *map(Note, filter(None, words))))
 
 

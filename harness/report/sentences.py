@@ -8,7 +8,7 @@ from typing import Any
 from harness.analysis.effects import Effect
 from harness.design import Design, Sequential, arms
 from harness.record import State
-from harness.report.ablation import Ablation
+from harness.report.ablation import Ablation, Row
 from harness.report.comparison import Comparison, compared
 from harness.report.confirmed import looks_words
 from harness.report.facts import Facts, Trial
@@ -40,7 +40,35 @@ HALVINGS = {"halving": "successive halving", "asha": "ASHA"}
 def told(facts: Facts) -> str:
     """The answer in a sentence or two: of a comparison what its arms gain, else the best trial."""
     found = compared(facts)
-    return answer(facts) if found is None else gains(found)
+    if found is None:
+        return answer(facts)
+    return ranking(facts, found) if facts.ranked else gains(found)
+
+
+def ranking(facts: Facts, found: Comparison) -> str:
+    """Of the many configs of a space the one with the best mean, and the cheapest about as good."""
+    best, cheap = _top(facts, found)
+    unit, seeds = facts.units[facts.main.metric], counted(best.seeds, "seed")
+    half = f" ± {unit.figure(best.half)}" if isfinite(best.half) else ""
+    words = (
+        f"The best of {counted(len(found.arms.names), 'config')} is {quoted(best.arm)}, with {unit.figure(best.mean)}{half}"
+    )
+    words = f"{words}{SPACE}{unit.symbol} {NOUNS[unit.metric]} over {seeds}.".replace(f"{SPACE} ", " ")
+    noun = NOUNS[facts.thrift.metric]
+    if cheap is best:
+        return f"{words} No other within {near(facts)} of it is cheaper in {noun}."
+    saved = share(cheap.costs[facts.thrift.metric], best.costs[facts.thrift.metric])
+    return f"{words} Within {near(facts)} of it, {quoted(cheap.arm)} needs {saved} {noun}."
+
+
+def _top(facts: Facts, found: Comparison) -> tuple[Row, Row]:
+    """The arm with the best mean, and the cheapest with one about as good."""
+    metric, rows = facts.thrift.metric, [row for row in found.table.rows if isfinite(row.mean)]
+    best = next(row for row in rows if row.arm == found.table.best)
+    tolerance = 0.01 if facts.in_points else 0.05 * abs(best.mean)
+    close = [row for row in rows if facts.main.sign * (row.mean - best.mean) <= tolerance + 1e-12 and metric in row.costs]
+    thrifty = min(close, key=lambda row: (facts.thrift.sign * row.costs[metric], facts.main.sign * row.mean), default=best)
+    return best, thrifty
 
 
 def gains(found: Comparison) -> str:
@@ -118,6 +146,13 @@ def cards(facts: Facts) -> list[Card]:
     """The best and the thriftiest trial of a search; of a comparison the best mean and the baseline's."""
     found = compared(facts)
     if found is not None:
+        if facts.ranked:
+            best_row, cheap = _top(facts, found)
+            shown = [("Best mean", best_row.arm)]
+            shown += (
+                [] if cheap is best_row else [(f"Fewest {NOUNS[facts.thrift.metric]} within {near(facts)}: mean", cheap.arm)]
+            )
+            return [_arm_card(facts, found, arm, title) for title, arm in shown]
         best = [found.table.best] if found.table.best not in ("", found.arms.baseline) else []
         shown = [("Best mean", arm) for arm in best] + [("Baseline", found.arms.baseline)]
         return [_arm_card(facts, found, arm, title) for title, arm in shown]
@@ -206,12 +241,15 @@ def _saving(facts: Facts) -> str:
 def change(facts: Facts, trial: Trial, metric: str) -> str:
     """A trial's cost against the best one's: `31 % fewer`."""
     own, best = trial.value(metric), facts.best.value(metric) if facts.best else None
-    if own is None or not best:
-        return ""
-    share = 100 * (own - best) / best
+    return "" if own is None or not best else share(own, best)
+
+
+def share(own: float, best: float) -> str:
+    """One cost against another, which is not 0: 31 % fewer."""
+    more = 100 * (own - best) / best
     if own == best:
         return "as many"
-    return f"{abs(share):.{0 if abs(share) >= 1.5 else 2}f}{SPACE}% {'fewer' if share < 0 else 'more'}"
+    return f"{abs(more):.{0 if abs(more) >= 1.5 else 2}f}{SPACE}% {'fewer' if more < 0 else 'more'}"
 
 
 def aims(facts: Facts) -> str:

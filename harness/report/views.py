@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import TypeVar
 
@@ -70,6 +71,18 @@ class Axis:
         """Whether a logarithmic axis can show all."""
         return all(spot.cost > 0 for spot in self.front + self.beaten)
 
+    @cached_property
+    def reach(self) -> tuple[float, float] | None:
+        """What of the main metric to show where intervals, as of two seeds, would press all means into a line: the means,
+        and as much again above and below; None where all of it fits."""
+        means = [spot.value for spot in self.front + self.beaten]
+        low, high = min(means), max(means)
+        ends = [spot.value + side * spot.half for spot in self.front for side in (-1, 1)]
+        room = high - low
+        if not room or (min(ends) >= low - room and max(ends) <= high + room):
+            return None
+        return max(low - room, min(low - room / 20, *ends)), min(high + room, max(high + room / 20, *ends))
+
 
 def axes(facts: Facts) -> list[Axis]:
     """One per cost that differs between the complete trials."""
@@ -112,20 +125,22 @@ def _axis(facts: Facts, cost: Objective) -> Axis | None:
         beaten=tuple(spot for spot, on in zip(shown, kept) if not on),
         wide=min(spread) > 0 and max(spread) > 5 * min(spread),
         knee=None if turn is None else best[turn],
-        references=(*_baseline(facts), *_published(facts, cost.metric, min(spread), max(spread))),
+        references=(*_baseline(facts, shown), *_published(facts, cost.metric, min(spread), max(spread))),
     )
 
 
-def _baseline(facts: Facts) -> list[Reference]:
-    """What the baseline of a design reaches, or the best network of a search that has no attention at all."""
-    metric = facts.main.metric
-    if facts.arms is not None:
-        found = [measured(record, metric) for record in facts.arms.records[facts.arms.baseline].values()]
+def _baseline(facts: Facts, shown: Sequence[Spot]) -> list[Reference]:
+    """What the baseline of a comparison reaches, or the best config without any attention of a search or of many configs."""
+    if facts.arms is not None and not facts.ranked:
+        found = [measured(record, facts.main.metric) for record in facts.arms.records[facts.arms.baseline].values()]
         return [Reference(facts.arms.baseline, value=fmean(found))] if found else []
     slots = [name for name in facts.space.parameters if name.rpartition(".")[2] == "attention"]
-    plain = (trial for trial in facts.complete if slots and all(_absent(trial, name) for name in slots))
-    best = next(plain, None)
-    return [Reference(f"no attention (trial {best.number})", value=best.value(metric))] if best else []
+    plain = [spot for spot in shown if slots and all(_absent(spot.trials[0], name) for name in slots)]
+    best = min(plain, key=lambda spot: (facts.main.sign * spot.value, spot.trials[0].number), default=None)
+    if best is None:
+        return []
+    which = f"trial {best.trials[0].number}" if len(best.trials) == 1 else f"the best of {len(plain)}"
+    return [Reference(f"no attention ({which})", value=best.value)]
 
 
 def _absent(trial: Trial, name: str) -> bool:
