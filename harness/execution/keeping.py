@@ -33,7 +33,8 @@ class Keeper:
     def __init__(self, keep: Keep, runs: str, study: Study, records: list[Record]) -> None:
         self._keep, self._folder, self._objectives = keep, Path(runs) / study.name, study.objectives
         unsettled = self._unsettled(records)
-        best = front([record for record in records if record not in unsettled], study.objectives)
+        waiting = {record.number for record in unsettled}
+        best = front([record for record in records if record.number not in waiting], study.objectives)
         self._stopped = {r.number for r in records if r.state == "stopped" and (self._folder / str(r.number)).exists()}
         self._front: dict[Point, list[int]] = {}
         for record in best:

@@ -2,9 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func, inspect, select
@@ -15,6 +16,13 @@ from harness.record import Epoch, Measurement, Record, State
 from harness.storage import tables
 from harness.storage.tables import reading, shown
 
+SHORT = (
+    *("key", "seed", "costs", "metrics", "measured", "device", "reason", "traceback"),
+    *("replaces", "promotes", "inherited", "reused"),
+)
+"""Attributes of a trial that are read at once."""
+ABSENT: dict[str, Any] = {"key": "", "seed": 0, "costs": {}, "metrics": {}}
+"""What stands for those that a row has not got and a record has no default for."""
 STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
 
@@ -78,20 +86,19 @@ def studies_of(connection: Connection) -> list[Stored]:
     return [Stored(name, study_id, attributes[study_id], counts[study_id]) for name, study_id in listed]
 
 
-def read_records(url: str, study_id: int) -> list[Record]:
-    """Every trial of a study, by number."""
+def read_records(url: str, study_id: int, wanted: ColumnElement[bool] | None = None) -> list[Record]:
+    """Every trial of a study, or those of it that are wanted, by number."""
     with reading(url) as connection:
-        return records_of(connection, study_id)
+        return records_of(connection, study_id, wanted)
 
 
-def records_of(connection: Connection, study_id: int, trial_id: int | None = None) -> list[Record]:
-    """Every trial of a study, or the one of an id, by number, on an open connection."""
-    wanted = tables.trials.c.study_id == study_id
-    if trial_id is not None:
-        wanted &= tables.trials.c.trial_id == trial_id
-    attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool] | None = None) -> list[Record]:
+    """Every trial of a study, or those of it that are wanted, by number, on an open connection."""
+    own = tables.trials.c.study_id == study_id
+    wanted = own if wanted is None else own & wanted
+    texts: dict[int, dict[str, str]] = defaultdict(dict)
     for trial, key, value in rows_of(connection, wanted, tables.trial_attributes, "key", "value_json"):
-        attributes[trial][key] = json.loads(value)
+        texts[trial][key] = value
     params: dict[int, dict[str, Scalar]] = defaultdict(dict)
     spelled: dict[str, dict[str, Any]] = {}
     for trial, name, value, text in rows_of(
@@ -107,7 +114,14 @@ def records_of(connection: Connection, study_id: int, trial_id: int | None = Non
         .order_by(one.number)
     )
     return [
-        _record(number, STATES[state], params[trial], attributes[trial], started, ended)
+        Row(
+            texts[trial],
+            number=number,
+            state=STATES[state],
+            params=params[trial],
+            started=started and started.replace(tzinfo=UTC),
+            ended=ended and ended.replace(tzinfo=UTC),
+        )
         for trial, number, state, started, ended in listed
         if state in STATES
     ]
@@ -138,7 +152,7 @@ def trial_of(connection: Connection, trial_id: int) -> tuple[str, Record] | None
         .where(one.c.trial_id == trial_id)
     )
     owner = connection.execute(query).one_or_none()
-    records = records_of(connection, owner.study_id, trial_id) if owner is not None else []
+    records = records_of(connection, owner.study_id, one.c.trial_id == trial_id) if owner is not None else []
     return (owner.study_name, records[0]) if owner is not None and records else None
 
 
@@ -159,36 +173,38 @@ def external(value: float, distribution: dict[str, Any]) -> Scalar:
     return int(value) if kind == "IntDistribution" else float(value)
 
 
-def _record(
-    number: int,
-    state: State,
-    params: dict[str, Scalar],
-    found: dict[str, Any],
-    started: datetime | None,
-    ended: datetime | None,
-) -> Record:
-    curve = tuple(map(Epoch.from_row, found.get("curve", ())))
-    return Record(
-        number=number,
-        state=state,
-        params=params,
-        key=found.get("key", ""),
-        seed=found.get("seed", 0),
-        config_json=found.get("config", {}),
-        costs=found.get("costs", {}),
-        metrics=found.get("metrics", {}),
-        measured=tuple(Measurement(**one) for one in found.get("measured", ())),
-        curve=curve,
-        epochs=len(curve),
-        device=found.get("device", ""),
-        provenance=found.get("provenance", {}),
-        reason=found.get("reason", ""),
-        traceback=found.get("traceback", ""),
-        proposal=found.get("proposal") or {},
-        replaces=found.get("replaces"),
-        promotes=found.get("promotes"),
-        inherited=found.get("inherited", 0),
-        reused=found.get("reused"),
-        started=started and started.replace(tzinfo=UTC),
-        ended=ended and ended.replace(tzinfo=UTC),
-    )
+class Row(Record):
+    """A record whose longer parts are made of their JSON when they are first asked for: most readers of a large study look
+    at these of a few trials."""
+
+    texts: Mapping[str, str]
+    """The attributes as the database has them."""
+
+    def __init__(self, texts: Mapping[str, str], **plain: Any) -> None:
+        short = {name: json.loads(texts[name]) for name in SHORT if name in texts}
+        short["measured"] = tuple(Measurement(**one) for one in short.get("measured", ()))
+        self.__dict__.update(ABSENT | short | plain, texts=texts)
+
+    def _long(self, name: str) -> Any:
+        """What a longer attribute says; None where it is not there."""
+        return json.loads(self.texts[name]) if name in self.texts else None
+
+    @cached_property
+    def curve(self) -> tuple[Epoch, ...]:
+        return tuple(map(Epoch.from_row, self._long("curve") or ()))
+
+    @cached_property
+    def epochs(self) -> int:
+        return len(self.curve)
+
+    @cached_property
+    def config_json(self) -> dict[str, Any]:
+        return self._long("config") or {}
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        return self._long("provenance") or {}
+
+    @cached_property
+    def proposal(self) -> dict[str, Any]:
+        return self._long("proposal") or {}

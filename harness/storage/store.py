@@ -97,7 +97,10 @@ class Store:
                 study = create_study(storage=self._optuna, study_name=name, directions=directions)
             except DuplicatedStudyError:
                 study = load_study(storage=self._optuna, study_name=name)
-                empty = not study.get_trials(deepcopy=False) and not study.user_attrs
+                rows = tables.trials.c
+                counted = select(rows.trial_id).where(rows.study_id == self._optuna.get_study_id_from_name(name)).limit(1)
+                with self.engine.connect() as connection:
+                    empty = connection.execute(counted).first() is None and not study.user_attrs
                 ours = "definition" in study.user_attrs  # read last: a quicker driver writes it before its first trial
                 same = [direction.name.lower() for direction in study.directions] == directions
                 if not (ours or (empty and same)):  # what is empty is our own, cut short while it was made
@@ -272,7 +275,7 @@ class Store:
                     finished = update(tables.trials).where(one.trial_id == trial_id, one.state != "RUNNING")
                     if connection.execute(finished.values(number=number)).rowcount != 1:  # locks the row and changes nothing
                         raise StorageError(f"trial {number} is still running: measure it when it is finished")
-                    (record,) = records_of(connection, study_id, trial_id)
+                    (record,) = records_of(connection, study_id, one.trial_id == trial_id)
                     self._write_attributes(connection, trial_id, change(record))
 
         self._patiently(write)
