@@ -65,6 +65,8 @@ function drawTable() {
   document.getElementById("found").textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")}${words}`;
   const more = document.getElementById("more");
   more.hidden = found.length <= view.shown;
+  document.getElementById("rest").textContent = more.hidden ? ""
+    : `These are ${view.shown.toLocaleString("en")} of ${found.length.toLocaleString("en")} trials; trials.csv, beside the page, has all.`;
   more.textContent = `Show ${Math.min(10 * STEP, found.length - view.shown).toLocaleString("en")} more`;
 }
 

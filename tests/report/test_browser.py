@@ -234,6 +234,7 @@ def test_prints_its_figures_and_leaves_its_controls(browser: Browser, written: P
         for control in ("#filter", "#download", ".switches >> nth=0", "#panel"):
             expect(visit.page.locator(control)).to_be_hidden()
         expect(visit.page.locator("#plot-front .main-svg").first).to_be_visible()
+        expect(visit.page.locator("#rest")).to_have_text("These are 25 of 60 trials; trials.csv, beside the page, has all.")
         whole = visit.page.pdf(path=tmp_path / "page.pdf", format="A4")
         assert whole.startswith(b"%PDF") and 4 <= whole.count(b"/Type /Page\n") <= 20
 
