@@ -1,14 +1,16 @@
 """Reading studies from Python, without torch: `open_study("kernels").frame()`; and networks that were taken from them."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.front import front
+from harness.analysis.front import nondominated
 from harness.record import Record
-from harness.storage.reader import read_records, read_studies
-from harness.study import Study
+from harness.storage.reader import read_numbered, read_points, read_records, read_studies
+from harness.study import Objective, Study
 
 if TYPE_CHECKING:
     import pandas
@@ -22,11 +24,18 @@ class Results:
 
     study: Study
     attributes: dict[str, Any]
-    records: list[Record]
+    storage: str
+    study_id: int
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Every trial, by number; read when first asked for."""
+        return read_records(self.storage, self.study_id)
 
     def front(self) -> list[Record]:
-        """The trials that no other trial beats on every objective of the study."""
-        return front(self.records, self.study.objectives)
+        """The trials that no other trial beats on every objective of the study; of the others no more is read than their
+        values."""
+        return read_front(self.storage, self.study_id, self.study.objectives)
 
     def frame(self) -> "pandas.DataFrame":
         """A row for each trial, by number: state, seed, key, choices, costs and metrics, what was measured on devices, and
@@ -61,7 +70,14 @@ def open_study(name: str, storage: str | None = None) -> Results:
     Raises StorageError where the database or the study is not there."""
     url = storage or os.environ.get("HARNESS_STORAGE", "sqlite:///harness.db")
     stored = read_studies(url, name)[0]
-    return Results(Study.from_json(stored.attributes["definition"]), stored.attributes, read_records(url, stored.study_id))
+    return Results(Study.from_json(stored.attributes["definition"]), stored.attributes, url, stored.study_id)
+
+
+def read_front(url: str, study_id: int, objectives: Sequence[Objective]) -> list[Record]:
+    """The complete trials of a study in a database that no other beats on every objective, by number; ties stay."""
+    numbers, values = read_points(url, study_id)
+    kept = nondominated([[o.sign * value for o, value in zip(objectives, point)] for point in values])
+    return read_numbered(url, study_id, [number for number, on in zip(numbers, kept) if on])
 
 
 def load_network(folder: str | os.PathLike[str]) -> "Taken":

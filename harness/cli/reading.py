@@ -129,22 +129,24 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
     from harness.analysis.arms import arms_of
-    from harness.analysis.front import front
     from harness.confirm import confirming
     from harness.design import Listed
     from harness.report.comparison import lacking_words
     from harness.report.sentences import counts, early_stopping
     from harness.report.words import counted
+    from harness.results import read_front
     from harness.shard import Shard
     from harness.storage.lease import holders
-    from harness.storage.reader import read_records, read_studies, revision, revisions
+    from harness.storage.reader import read_notable, read_records, read_studies, revision, revisions
     from harness.strategies.stopping import recalled
-    from harness.study import Study
+    from harness.study import Search, Study
     from harness.terminal import chosen_text, metric_text
 
-    study, records = Study.from_json(stored.attributes["definition"]), read_records(storage, stored.study_id)
+    study = Study.from_json(stored.attributes["definition"])
+    whole = study.stopping is not None or not isinstance(study.strategy, Search)  # else a few trials and SQL tell all
+    records = (read_records if whole else read_notable)(storage, stored.study_id)
     every = read_studies(storage)
-    best = front(records, study.objectives)
+    best = read_front(storage, stored.study_id, study.objectives)
     metrics = [objective.metric for objective in study.objectives]
     failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
     saved = recalled(study, records).saved
@@ -221,10 +223,26 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
         console.print(f"not trained: {counted(len(over), 'trial')}, for the network breaks a constraint", style="dim")
     for line in measured_lines(records):
         console.print(line, markup=False, style="dim")
+    if failed:
+        for record in failures:
+            console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
+            if record.traceback:
+                console.print(record.traceback.rstrip(), markup=False, style="dim")
+    else:
+        for line in failed_lines(failures):
+            console.print(line, style="red", markup=False)
+
+
+def failed_lines(failures: "Sequence[Record]") -> list[str]:
+    """Each reason once: trials 3, 8, 12 and 40 more failed: the loss is nan."""
+    found: dict[str, list[int]] = {}
     for record in failures:
-        console.print(f"trial {record.number} failed: {record.reason}", style="red", markup=False)
-        if failed and record.traceback:
-            console.print(record.traceback.rstrip(), markup=False, style="dim")
+        found.setdefault(record.reason, []).append(record.number)
+    lines = []
+    for reason, numbers in found.items():
+        named = ", ".join(map(str, numbers[:3])) + (f" and {len(numbers) - 3} more" if len(numbers) > 3 else "")
+        lines.append(f"trial{'s' * (len(numbers) > 1)} {named} failed: {reason}")
+    return lines
 
 
 def measured_lines(records: "Sequence[Record]") -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func, inspect, select
@@ -21,6 +23,8 @@ SHORT = (
     *("replaces", "promotes", "inherited", "reused"),
 )
 """Attributes of a trial that are read at once."""
+TOGETHER = 1000
+"""Trials that are named in one query."""
 ABSENT: dict[str, Any] = {"key": "", "seed": 0, "costs": {}, "metrics": {}}
 """What stands for those that a row has not got and a record has no default for."""
 STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
@@ -90,6 +94,42 @@ def read_records(url: str, study_id: int, wanted: ColumnElement[bool] | None = N
     """Every trial of a study, or those of it that are wanted, by number."""
     with reading(url) as connection:
         return records_of(connection, study_id, wanted)
+
+
+def read_numbered(url: str, study_id: int, numbers: Sequence[int]) -> list[Record]:
+    """The trials of these numbers, by number."""
+    with reading(url) as connection:
+        return _numbered(connection, study_id, numbers)
+
+
+def read_notable(url: str, study_id: int) -> list[Record]:
+    """The trials that there is something to say of, one by one: stopped, failed, taken over, or measured on devices."""
+    rows, one = tables.trial_attributes.c, tables.trials.c
+    said = select(rows.trial_id).where(rows.key.in_(("reused", "measured")))
+    notable = one.state.in_(("PRUNED", "FAIL")) | one.trial_id.in_(said)
+    with reading(url) as connection:
+        found = connection.execute(select(one.number).where(one.study_id == study_id, notable).order_by(one.number))
+        return _numbered(connection, study_id, found.scalars().all())
+
+
+def _numbered(connection: Connection, study_id: int, numbers: Sequence[int]) -> list[Record]:
+    some = (numbers[place : place + TOGETHER] for place in range(0, len(numbers), TOGETHER))
+    return [record for few in some for record in records_of(connection, study_id, tables.trials.c.number.in_(few))]
+
+
+def read_points(url: str, study_id: int) -> tuple[list[int], list[tuple[float, ...]]]:
+    """The numbers of the complete trials, in order, and their values of the objectives."""
+    one, rows = tables.trials, tables.trial_values
+    query = (
+        select(one.c.number, rows.c.value)
+        .join(rows, rows.c.trial_id == one.c.trial_id)
+        .where(one.c.study_id == study_id, one.c.state == "COMPLETE")
+        .order_by(one.c.number, rows.c.objective)
+    )
+    with reading(url) as connection:
+        found = groupby(connection.execute(query), key=itemgetter(0))
+        points = [(number, tuple(value for _, value in some)) for number, some in found]
+    return [number for number, _ in points], [values for _, values in points]
 
 
 def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool] | None = None) -> list[Record]:
