@@ -19,11 +19,13 @@ from harness.data.pictures import DataInfo
 from harness.design import digest
 from harness.errors import StorageError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
+from harness.execution.cluster import prepare
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.execution.reuse import may_stand, on_the_same_pictures
 from harness.execution.tracking import Tracking, assert_trackable
 from harness.gpus import only
 from harness.hardware import Hardware, hardware_here
+from harness.parts.part import is_target
 from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
 from harness.provenance import provenance
 from harness.shard import Shard
@@ -127,7 +129,7 @@ def run_study(
                 hardware_here(gpu=options.resources.gpus_per_trial != 0) if may_take_over(study, found, options) else None
             )
             if hardware is None:
-                backend = stack.enter_context(opened(options))
+                backend = stack.enter_context(opened(options, found, watcher, stop))
                 hardware = backend.hardware()
             assert_possible(study, hardware)
             study = resolved(study, hardware, long_enough(found, hardware), found.info)
@@ -170,7 +172,7 @@ def run_study(
         store.set_attributes(study_id, {"expected": ledger.planned})
         before = sum(ledger.finished.values())
         if not ledger.done and not ledger.stopping and ledger.anything_to_train():
-            backend = backend or stack.enter_context(opened(options))
+            backend = backend or stack.enter_context(opened(options, found, watcher, stop))
             if options.trackers:
                 ledger.watcher = stack.enter_context(Tracking(ledger.watcher, ledger, options.trackers))
             backend.run(ledger)
@@ -311,15 +313,18 @@ def resolved(study: Study, hardware: Hardware, compiles: bool, info: DataInfo) -
 
 
 @contextlib.contextmanager
-def opened(options: Options) -> Iterator[Backend]:
+def opened(options: Options, found: Checked, watcher: Watcher | None, stop: Callable[[], bool]) -> Iterator[Backend]:
     """The backend by name, closed at the end whatever happens."""
     backend: Backend
     if options.backend == "local":
         backend = LocalBackend()
     else:
+        if options.resources.address is not None:
+            prepare(options.resources.address)
         from harness.execution.ray_backend import RayBackend
 
-        backend = RayBackend(options.resources)
+        say = watcher.waits if watcher is not None and options.resources.address is not None else lambda _: None
+        backend = RayBackend(options.resources, list(filter(is_target, found.sources)), say=say, stop=stop)
     try:
         yield backend
     finally:

@@ -126,6 +126,9 @@ class Log(Watcher):
     def lost(self, ledger: Ledger, running: Running, reason: str) -> None:
         self.note(f"trial {running.number}: {reason}; it goes on with another worker")
 
+    def waits(self, words: str) -> None:
+        self.note(words)
+
     def looked(self, ledger: Ledger, standing: str) -> None:
         self.note(standing)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from harness.cli.cluster import is_watched, watch
 from harness.cli.driving import Driving, drives
 from harness.cli.options import (
     DATABASE,
@@ -128,6 +129,12 @@ def _download(study: Any, options: "Options") -> None:
 
 def finish(name: str, options: "Options", driving: Driving, start: Callable[..., "Summary"]) -> NoReturn:
     """Runs with a view on it and an ear for signals, says what came of it, tells `--on-finish`, and exits accordingly."""
+    address = options.resources.address
+    if address is not None and not is_watched():
+        code = watch(address, options.rules.seconds, signals)
+        if code < 0:
+            tell_end(driving.on_finish, name, "interrupted", None)
+        sys.exit(abs(code))
     try:
         found, number = _ran(options, driving.as_json, start)
     except Exception:
@@ -153,7 +160,7 @@ def _ran(options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> 
         with contextlib.suppress(Interrupted):
             found = start(watcher=watcher, stop=lambda: bool(caught), decoding=decoding)
     if found is None:
-        print("harness: interrupted while pictures were decoded: nothing was begun, run it again", file=sys.stderr)
+        print("harness: interrupted before a trial was begun: run it again", file=sys.stderr)
     elif as_json:
         print(json.dumps(asdict(found)))
     else:

@@ -94,6 +94,9 @@ class Watcher:
     def lost(self, ledger: "Ledger", running: Running, reason: str) -> None:
         """A trial lost its worker and waits for another."""
 
+    def waits(self, words: str) -> None:
+        """Nothing is trained, for there is no free worker."""
+
     def looked(self, ledger: "Ledger", standing: str) -> None:
         """Results have changed what is decided, where seeds come in sequence."""
 
@@ -615,7 +618,7 @@ class Ledger:
 
     def _tell(self, running: Running) -> None:
         self._fence()
-        self.store.progress(self.study_id, running.number, running.curve)
+        self.store.progress(self.study_id, running.number, running.curve, running.device)
         running.told = time.monotonic()
 
     def _end(self, running: Running, outcome: Outcome) -> None:

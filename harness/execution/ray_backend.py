@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,11 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
+from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, join  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.hardware import Hardware, cores  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
-LOOK_EVERY = 3.0
-"""Seconds between looks at whether Ray is there."""
 ROUND = 2_000
 """Trials after which Tune is started anew: it keeps some 40 kB of each for ever."""
 MOMENT = 0.5
@@ -86,9 +85,10 @@ class Unpickled:
 class LedgerSearcher(Unpickled, Searcher):
     """Tune asks, the ledger answers. What fails here ends the run and is raised by the backend, not swallowed by Tune."""
 
-    def __init__(self, ledger: Ledger, *, own_ray: bool) -> None:
+    def __init__(self, ledger: Ledger, room: Room, resources: Resources) -> None:
         super().__init__(metric="epoch", mode="max")
-        self._ledger, self._own_ray, self._looked = ledger, own_ray, 0.0
+        self._ledger, self._room, self._looked = ledger, room, 0.0
+        self._concurrency, self._own_ray = resources.concurrency, resources.address is None
         self.numbers: dict[str, int] = {}
         self.given = 0
         """Trials handed out in this round."""
@@ -111,6 +111,8 @@ class LedgerSearcher(Unpickled, Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         assignment = None
+        if len(self.numbers) >= (self._concurrency or max(self._room.trials, 1)):
+            return None
         with self._guarded():
             assignment = self._ledger.next() if self.given < ROUND else None
         self.given += assignment is not None
@@ -189,6 +191,20 @@ class StopWhenAsked(Unpickled, tune.Stopper):
         if self._ledger.stopping:
             raise RunEnds
         return False
+
+
+class Waiting(Unpickled, tune.Callback):
+    """Says what is waited for while none of the trials handed out has a worker."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._looked = room, 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._looked < 1:
+            return
+        self._looked = time.monotonic()
+        states = {trial.status for trial in trials}
+        (self._room.waits if "PENDING" in states and "RUNNING" not in states else self._room.moves)()
 
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -316,7 +332,15 @@ def _hardware() -> Hardware:
 class RayBackend:
     """A Ray of our own on this machine, or a running cluster by its address."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        targets: Sequence[str] = (),
+        *,
+        say: Say = lambda _: None,
+        stop: Asked = lambda: False,
+    ) -> None:
+        """`targets` are the user's modules, shipped to a cluster; `say` is told what is waited for."""
         self._resources = resources
         self._guard = Guard()
         self._folder = self._guard.folder
@@ -327,7 +351,9 @@ class RayBackend:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                if resources.address is None:
+                if resources.address is not None:
+                    join(resources.address, targets, **quiet)
+                else:
                     wanted = (resources.concurrency or 1) * resources.cpus_per_trial
                     ray.init(
                         address="local",
@@ -338,36 +364,47 @@ class RayBackend:
                         _temp_dir=self._folder,
                         **quiet,
                     )
-                else:
-                    ray.init(address=resources.address, **quiet)
         except Exception as error:
             self._guard.close()
-            where = f"--address {resources.address}" if resources.address else "Ray on this machine"
-            raise HarnessError(f"{where} cannot be reached: {one_line(error)}") from None
+            if isinstance(error, HarnessError):
+                raise
+            raise HarnessError(f"Ray on this machine cannot be started: {one_line(error)}") from None
         put_back(before)
-        have = ray.cluster_resources()
-        self._gpus = resources.share if resources.share is not None else min(1.0, have.get("GPU", 0.0))
-        by_cpu = have.get("CPU", 1) // resources.cpus_per_trial
-        by_gpu = have.get("GPU", 0) / self._gpus if self._gpus else by_cpu
-        self.concurrency = resources.concurrency or max(1, int(min(by_cpu, by_gpu)))
-        if self._gpus > have.get("GPU", 0.0):
+        self._room = Room(resources.cpus_per_trial, resources.share, say, stop)
+        try:
+            self._find_room()
+        except BaseException:
             self.close()
-            raise HarnessError(
-                f"--gpus-per-trial {self._gpus:g}: Ray sees {have.get('GPU', 0):g} GPUs; use a smaller share, or 0"
-            )
+            raise
+        self._gpus = self._room.gpus
+
+    def _find_room(self) -> None:
+        """On a cluster, waits for it; raises HarnessError where this machine has none."""
+        if self._resources.address is not None:
+            self._room.wait(lambda: self._room.trials > 0)
+        elif (share := self._room.gpus) > (there := ray.cluster_resources().get("GPU", 0)):
+            raise HarnessError(f"--gpus-per-trial {share:g}: Ray sees {there:g} GPUs; use a smaller share, or 0")
 
     def hardware(self) -> Hardware:
         probe = ray.remote(_hardware).options(num_cpus=self._resources.cpus_per_trial, num_gpus=self._gpus)
-        return Hardware(*ray.get(probe.remote()))
+        asked = [probe.remote()]
+        self._room.wait(lambda: bool(ray.wait(asked, timeout=1)[0]))
+        try:
+            return Hardware(*ray.get(asked[0]))
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()[-1].strip()
+            raise HarnessError(
+                f"a worker of Ray cannot train: {said}; its machine needs the environment of this one"
+            ) from None
 
     def run(self, ledger: Ledger) -> None:
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.concurrency)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ROUND)  # the searcher says how many
         while self._round(ledger) >= ROUND and not ledger.done:
             pass
 
     def _round(self, ledger: Ledger) -> int:
         """Runs Tune until the ledger has no more or a round is full; returns how many trials were handed out."""
-        searcher = LedgerSearcher(ledger, own_ray=self._resources.address is None)
+        searcher = LedgerSearcher(ledger, self._room, self._resources)
         share = {"cpu": self._resources.cpus_per_trial, "gpu": self._gpus}
         tuner = tune.Tuner(
             tune.with_resources(Worker, share),
@@ -375,7 +412,6 @@ class RayBackend:
                 search_alg=searcher,
                 scheduler=LedgerScheduler(searcher),
                 num_samples=-1,
-                max_concurrent_trials=self.concurrency,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -383,6 +419,7 @@ class RayBackend:
                 name="tune",
                 verbose=0,
                 stop=StopWhenAsked(ledger, searcher),
+                callbacks=[Waiting(self._room)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

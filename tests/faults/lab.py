@@ -205,7 +205,7 @@ class Driver:
         if fresh:
             with self.log.open("a") as output:
                 self._begun = subprocess.Popen(
-                    [sys.executable, saboteur.__file__, *words],
+                    [*(lab.begin or (sys.executable, saboteur.__file__)), *words],
                     cwd=lab.folder,
                     env=os.environ | environment,
                     stdout=output,
@@ -266,6 +266,8 @@ class Lab:
         self.epochs_log = self.folder / "epochs.txt"
         self.epochs_log.touch()
         self.database = self.folder / "harness.db"
+        self.begin: tuple[str, ...] = ()
+        """What a `harness` command begins with that is not sabotaged, or runs on another machine than this."""
         self.started = 0
         self.drivers: list[Driver] = []
 

@@ -1,0 +1,209 @@
+"""A running Ray cluster by its address: how it is joined, what room it has, and whether its head is still there."""
+
+import contextlib
+import math
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, Interrupted, one_line
+from harness.report.words import counted
+from harness.shipping import UNSHIPPED, needed
+
+ANSWER = 5.0
+"""Seconds that a head has to answer."""
+UNSAID = 5.0
+"""Seconds of waiting that need no words."""
+LOOK_EVERY = 3.0
+"""Seconds between looks at what machines there are."""
+BACK = 60.0
+"""Seconds that a cluster has, once its head is back, until it takes a driver."""
+BACK_AGAIN = "HARNESS_REJOINS"
+"""In the environment of a driver that begins again because its cluster's head was lost."""
+TOLD = "HARNESS_HEAD_FILE"
+"""Names, in the environment, the file into which a driver writes the address of the head."""
+
+Say = Callable[[str], None]
+Asked = Callable[[], bool]
+
+
+def prepare(address: str) -> None:
+    """What can be seen and set before Ray is loaded. Raises HarnessError for an address where nobody listens."""
+    if "://" in address:
+        raise HarnessError(
+            f"--address {address}: the driver has to be on a machine of the cluster: `ray start --address=HOST:6379"
+            " --num-cpus=0` makes this one such a machine, then give HOST:6379"
+        )
+    place = endpoint(address)
+    if place is not None and BACK_AGAIN not in os.environ:
+        try:
+            socket.create_connection(place, ANSWER).close()
+        except OSError as error:
+            raise HarnessError(
+                f"--address {address} cannot be reached ({error.strerror or error}): is the head up, and is this what"
+                " `ray start --head` printed as its address?"
+            ) from None
+    if has_token():  # Ray looks for one by itself only where it is given no address
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3")
+
+
+def endpoint(address: str) -> tuple[str, int] | None:
+    """Host and port; None of `auto`, which Ray looks up."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return None
+    if not (host and port.isdigit()):
+        raise HarnessError(f"--address {address}: write HOST:PORT, as `ray start --head` prints it, or auto")
+    return host.strip("[]"), int(port)
+
+
+def has_token() -> bool:
+    """Whether there is a token for Ray where it looks for one."""
+    told = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(told) or Path("~/.ray/auth_token").expanduser().exists()
+
+
+def join(address: str, targets: Sequence[str], **quiet: Any) -> None:
+    """Makes this process a driver of the cluster, and ships our code and the user's to its workers.
+
+    Raises HarnessError, in one line, for a cluster that does not take us."""
+    import ray
+
+    shipped = {"py_modules": [str(place) for place in needed(targets)], "excludes": list(UNSHIPPED)}
+    end = time.monotonic() + (BACK if BACK_AGAIN in os.environ else 0)
+    while True:
+        try:
+            with silenced():
+                ray.init(address=address, runtime_env=shipped, **quiet)
+            break
+        except Exception as error:
+            if time.monotonic() > end:
+                raise HarnessError(f"--address {address}: {why(error)}") from None
+            time.sleep(1)
+    if TOLD in os.environ:
+        Path(os.environ[TOLD]).write_text(ray.get_runtime_context().gcs_address)
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Ray's own processes write to stderr by themselves what is told in one line here."""
+    with tempfile.TemporaryFile() as aside:
+        before = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def why(error: BaseException) -> str:
+    """Why a cluster did not take a driver, and what mends it."""
+    words = "\n".join(map(str, chain(error)))
+    if "AuthToken" in words or "Authentication" in words:
+        has = "the token here is not the cluster's" if has_token() else "there is no token here"
+        return (
+            f"the cluster asks for a token, and {has}: copy its ~/.ray/auth_token to ~/.ray/auth_token here (mode 600), or"
+            " name it by RAY_AUTH_TOKEN_PATH"
+        )
+    if "Version mismatch" in words:
+        ray, python = (re.findall(rf"{name}: (\S+)", words) for name in ("Ray", "Python"))
+        return (
+            f"the cluster has Ray {ray[0]} and Python {python[0]}, this process Ray {ray[1]} and Python {python[1]}: use the"
+            " same environment on both"
+        )
+    if "Could not find any running Ray" in words:
+        return "no Ray runs on this machine: `ray start --head` starts one, or give the HOST:PORT of a cluster"
+    if "node" in words.lower() and "raylet" in words.lower():
+        return (
+            "this machine does not belong to the cluster: `ray start --address=HOST:PORT --num-cpus=0` lets it join, without"
+            " taking trials"
+        )
+    return one_line(error)
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def answer(place: tuple[str, int]) -> bool | None:
+    """Whether somebody listens there: False where nobody does, None where nothing is heard."""
+    try:
+        socket.create_connection(place, ANSWER).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+class Room:
+    """What the machines of a cluster, or this one, have for trials; and who is told that there is none."""
+
+    def __init__(self, cpus: int, gpus: float | None, say: Say = lambda _: None, stop: Asked = lambda: False) -> None:
+        self._cpus, self._asked = cpus, gpus
+        self._say, self._stop = say, stop
+        self._since: float | None = None
+        self._looked, self._nodes = -LOOK_EVERY, list[dict[str, float]]()
+
+    @property
+    def nodes(self) -> list[dict[str, float]]:
+        """What each machine has."""
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            import ray
+
+            self._looked, self._nodes = time.monotonic(), [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return self._nodes
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of a trial: those asked for, else one where a machine has any."""
+        most = max((node.get("GPU", 0.0) for node in self.nodes), default=0.0)
+        return self._asked if self._asked is not None else min(1.0, most)
+
+    @property
+    def trials(self) -> int:
+        """How many fit in at once, as it is now."""
+        gpus = self.gpus
+        fits = (
+            min(node.get("CPU", 0) // self._cpus, node.get("GPU", 0) / gpus if gpus else math.inf) for node in self.nodes
+        )
+        return sum(map(int, fits))
+
+    def wait(self, ready: Callable[[], bool]) -> None:
+        """Until something is so; what is waited for is said once. Raises Interrupted where the run is to end first."""
+        self._since = None
+        while not ready():
+            if self._stop():
+                raise Interrupted
+            self.waits()
+            time.sleep(0.2)
+        self.moves()
+
+    def waits(self) -> None:
+        """Nothing moves: after a few seconds that is said, once until something does."""
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since >= UNSAID:
+            self._say(self.words())
+            self._since = math.inf
+
+    def moves(self) -> None:
+        """What was waited for is there."""
+        self._since = None
+
+    def words(self) -> str:
+        """waiting for a worker with 1 CPU and 1 GPU: the cluster has 4 CPUs and 0 GPUs on 2 machines"""
+        share = counted(self._cpus, "CPU") + (f" and {gpus:g} GPU{'s' if gpus > 1 else ''}" if (gpus := self.gpus) else "")
+        nodes = [node for node in self.nodes if node.get("CPU") or node.get("GPU")]
+        cpus, there = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+        has = f"{counted(cpus, 'CPU')} and {counted(there, 'GPU')} on {counted(len(nodes), 'machine')}"
+        return f"waiting for a free worker with {share}: the cluster has {has if nodes else 'no machine for trials yet'}"
