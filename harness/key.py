@@ -8,6 +8,7 @@ built-in module used and the source hash of each module of the user's. Not in it
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from harness.code import source_hash
@@ -104,12 +105,20 @@ def may_learn_radii(node: Any) -> bool:
 
 def significant(part: Part) -> dict[str, Any]:
     """The fields of a part that count: a field at its neutral value is left out, so that old keys stay."""
+    neutral = _neutral(type(part))
+    return {
+        name: value
+        for name, value in part.model_dump().items()
+        if name not in neutral or all(getattr(part, name) != mark for mark in neutral[name])
+    }
 
-    def neutral(name: str) -> bool:
-        marks = [mark for mark in type(part).model_fields[name].metadata if isinstance(mark, Neutral)]
-        return any(getattr(part, name) == mark.value for mark in marks)
 
-    return {name: value for name, value in part.model_dump().items() if not neutral(name)}
+@cache
+def _neutral(kind: type[Part]) -> dict[str, tuple[Any, ...]]:
+    """The neutral values of the fields that have some."""
+    fields = kind.model_fields.items()
+    marks = {name: tuple(mark.value for mark in field.metadata if isinstance(mark, Neutral)) for name, field in fields}
+    return {name: values for name, values in marks.items() if values}
 
 
 def canonical(content: Any) -> str:

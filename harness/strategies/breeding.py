@@ -8,7 +8,7 @@ hears others, so that those made side by side differ and what is little known is
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +46,22 @@ class Child:
     costs: Mapping[str, int]
 
 
+def choice(active: Params) -> int:
+    """A number for what was chosen: the same for the same active parameters, in this process."""
+    return hash(frozenset((name, type(value), value) for name, value in active.items()))
+
+
 class Nursery:
     """Makes children: of parents, by crossing and mutating what is active, and out of nothing."""
 
     def __init__(self, space: Space, price: Callable[[Config], Cost]) -> None:
         self._space, self._price = space, price
-        self._met: dict[tuple[Any, ...], Child | None] = {}
+        self._met: dict[int, Child | None] = {}
 
     def child(self, params: Params) -> Child | None:
         """What a full set of parameters stands for; None where that is no network or breaks a constraint."""
         active = self._space.active(params)
-        chosen = tuple((name, type(value), value) for name, value in active.items())
+        chosen = choice(active)
         if chosen not in self._met:
             if len(self._met) >= REMEMBERED:
                 self._met.clear()
@@ -73,12 +78,16 @@ class Nursery:
         features = (*(math.log(1 + costs[metric]) for metric in EXACT), *_encoded(self._space, active))
         return Child(canonical(identity(config)), active, features, costs)
 
-    def children(self, parents: Sequence[Params], rng: random.Random, count: int, taken: set[str]) -> list[Child]:
-        """So many different children, none of them taken, if there are as many: a third drawn, the others bred."""
+    def children(
+        self, parents: Sequence[Params], rng: random.Random, count: int, taken: Collection[int | str]
+    ) -> list[Child]:
+        """So many different children, if there are as many, of which neither name nor `choice` is taken: a third drawn, the
+        others bred."""
         found: dict[str, Child] = {}
         for attempt in range(3 * count):
             drawn = not parents or attempt % 3 == 0
-            child = self.child(self._drawn(rng) if drawn else self._bred(parents, rng))
+            params = self._drawn(rng) if drawn else self._bred(parents, rng)
+            child = self.child(params) if choice(self._space.active(params)) not in taken else None
             if child is not None and child.name not in taken:
                 found.setdefault(child.name, child)
                 if len(found) == count:
@@ -131,9 +140,16 @@ def moved(domain: Domain, value: Scalar, rng: random.Random) -> Scalar:
 
 
 class Guess:
-    """What trials so far tell of others: their values by a forest, the smaller the better."""
+    """What trials so far tell of others: their values by a forest, the smaller the better. Of those before the last `MOST`
+    their values are enough."""
 
-    def __init__(self, study: Study, trials: Sequence[tuple[Child, Sequence[float]]], seed: int) -> None:
+    def __init__(
+        self,
+        study: Study,
+        trials: Sequence[tuple[Child, Sequence[float]]],
+        seed: int,
+        before: Sequence[Sequence[float]] = (),
+    ) -> None:
         import numpy as np
         from sklearn.ensemble import ExtraTreesRegressor
 
@@ -145,7 +161,7 @@ class Guess:
         targets = np.array([[values[place] for place in self._learned] for _, values in newest])
         if self._learned:
             self._forest.fit(features, targets.squeeze(1) if targets.shape[1] == 1 else targets)
-        self.points = self._scaled([values for _, values in trials])
+        self.points = self._scaled([*before, *(values for _, values in trials)])
 
     def _scaled(self, values: Sequence[Sequence[float]]) -> "Matrix":
         import numpy as np

@@ -24,11 +24,14 @@ from harness.errors import StudyError
 from harness.record import Record
 from harness.space import Domain, Params, Space, Span
 from harness.strategies.auto import MANY, resolved
-from harness.strategies.breeding import Child, Guess, Nursery, farthest, promising
+from harness.strategies.breeding import MOST as LEARNED
+from harness.strategies.breeding import Child, Guess, Nursery, choice, farthest, promising
 from harness.study import Bayesian, Evolution, Random, Search, Study, Tpe
 
 LARGEST_DESIGN = 100_000
 """Configs that Exhaustive() will list."""
+KEPT = 1000
+"""Trials that evolution keeps in mind: of twice as many the best half and the newest half of these."""
 GP_TRIALS = 100
 """Trials that a Gaussian process learns from, whose time grows with their cube."""
 
@@ -182,9 +185,11 @@ class Bred:
 
     def __post_init__(self) -> None:
         self._draws = Draws(self.seed, self.space)
-        self._trials: list[tuple[Child, Sequence[float]]] = []
+        self._trials: list[tuple[Proposal, Sequence[float]]] = []
+        self._kept = max(KEPT, 4 * self.strategy.population)
         self._open: dict[int, Child] = {}
-        self._taken: set[str] = set()
+        self._taken: set[int | str] = set()
+        """The choices that were ever proposed; and the names of those proposed in this run, which equal networks share."""
         self._asked = self._refused = 0
         self._spent = False
         """Whether no child was found any more that was not taken."""
@@ -201,17 +206,27 @@ class Bred:
             drawn = self._draws.propose()
             return drawn and self.adopt(drawn.params, self.study.seeds[0])
         if parents:
-            guess = Guess(self.study, self._trials, rng.randrange(2**31))
+            older, newest = self._trials[:-LEARNED], self._children(self._trials[-LEARNED:])
+            guess = Guess(self.study, newest, rng.randrange(2**31), [values for _, values in older])
             chosen = promising(guess, children, list(self._open.values()), rng)
         else:
-            chosen = farthest(children, [*(child for child, _ in self._trials), *self._open.values()])
+            before = (child for child, _ in self._children(self._trials))
+            chosen = farthest(children, [*before, *self._open.values()])
         self._open[self._asked] = chosen
-        self._taken.add(chosen.name)
-        return Proposal(self.space.active(chosen.params), self.study.seeds[0], {"params": dict(chosen.params)}, self._asked)
+        active = self.space.active(chosen.params)
+        self._taken |= {choice(active), chosen.name}
+        return Proposal(active, self.study.seeds[0], {"params": dict(chosen.params)}, self._asked)
+
+    def _children(self, trials: Sequence[tuple[Proposal, Sequence[float]]]) -> list[tuple[Child, Sequence[float]]]:
+        """Trials as children, those that are no network any more left out."""
+        found = ((self.nursery.child(whole(self.space, proposal)), values) for proposal, values in trials)
+        return [(child, values) for child, values in found if child is not None]
+
+    def _fittest(self) -> list[int]:
+        return fittest([[o.sign * v for o, v in zip(self.study.objectives, values)] for _, values in self._trials])
 
     def _parents(self) -> list[Params]:
-        points = [[o.sign * v for o, v in zip(self.study.objectives, values)] for _, values in self._trials]
-        return [self._trials[index][0].params for index in fittest(points)[: self.strategy.population]]
+        return [whole(self.space, self._trials[place][0]) for place in self._fittest()[: self.strategy.population]]
 
     def adopt(self, params: Params, seed: int) -> Proposal:
         return Proposal(params, seed, {"params": completed(self.space, params)})
@@ -223,10 +238,12 @@ class Bred:
             self.remember(proposal, values)
 
     def remember(self, proposal: Proposal, values: Sequence[float]) -> None:
-        child = self.nursery.child(whole(self.space, proposal))
-        if child is not None:
-            self._taken.add(child.name)
-            self._trials.append((child, values))
+        self._taken.add(choice(proposal.params))
+        self._trials.append((proposal, values))
+        if len(self._trials) >= 2 * self._kept:  # a long study proposes as fast as a short one
+            newest = range(len(self._trials) - self._kept // 2, len(self._trials))
+            kept = sorted({*self._fittest()[: self._kept // 2], *newest})
+            self._trials = [self._trials[place] for place in kept]
 
 
 GENERATIONS = ("NSGAIISampler:generation", "NSGAIIISampler:generation")

@@ -15,7 +15,7 @@ from harness.errors import ConfigError
 from harness.space import Domain, Span, choose, vary
 from harness.strategies.auto import picked, words
 from harness.strategies.breeding import Child, Guess, Nursery, farthest, moved, promising
-from harness.strategies.proposers import Bred, Draws, Proposal, Shadow, proposer
+from harness.strategies.proposers import Bred, Draws, Proposal, Shadow, proposer, whole
 from harness.study import Auto, Bayesian, Evolution, Objective, Random, Study, maximize, minimize
 from tests.strategies.slots import SLOT, price
 
@@ -180,7 +180,7 @@ def test_what_another_search_left_is_learned_from() -> None:
     assert isinstance(made, Bred)
     rng = random.Random(0)
     for index in range(4):
-        made.remember(Proposal(made.space.draw(rng), 0), (0.1 * index, 1e5, 1e6))
-    assert len(made._trials) == 4 and made._parents()[0] == made._trials[3][0].params
+        made.remember(Proposal(made.space.active(made.space.draw(rng)), 0), (0.1 * index, 1e5, 1e6))
+    assert len(made._trials) == 4 and made._parents()[0] == whole(made.space, made._trials[3][0])
     proposal = made.propose()
-    assert proposal is not None and proposal.params not in [made.space.active(one.params) for one, _ in made._trials]
+    assert proposal is not None and proposal.params not in [one.params for one, _ in made._trials]
