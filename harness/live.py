@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.report.words import counted, duration
 
 WIDE = 120
-"""Columns from which on devices are shown beside each trial."""
+"""Columns from which on devices are shown beside what was chosen; where that has a line of its own, wherever they fit."""
 NARROW = 72
 """Columns below which bars are left out."""
 ROOMY, FEW = 110, 8
@@ -130,11 +130,12 @@ def _listed(words: list[tuple[str, str]]) -> Text:
 def _running(view: View, width: int) -> RenderableType:
     """A line for each trial; what was chosen at its end, or below it where there is no room."""
     below = width < ROOMY and len(view.rows) <= FEW
-    devices = width >= WIDE and any(row.device for row in view.rows)
     names = ["trial", "epoch", *([""] if width >= NARROW else []), view.metric, "s/epoch", "age"]
-    names += [*(["device"] if devices else []), *([] if below else ["chosen"])]
     cells = [_cells(row, view.metric) for row in view.rows]
-    widths = {name: max(len(name), *(len(str(one[name])) for one in cells)) for name in names if name} | {"": 10}
+    widths = {name: max(len(name), *(len(str(one[name])) for one in cells)) for name in (*cells[0],)} | {"": 10}
+    with_device = sum(widths[name] + 2 for name in names) + widths["device"]
+    devices = any(row.device for row in view.rows) and (with_device <= width if below else width >= WIDE)
+    names += [*(["device"] if devices else []), *([] if below else ["chosen"])]
     header = {name: Text(name, style="dim") for name in names}
     if not below:
         return _table([header, *cells], names, widths)

@@ -92,6 +92,7 @@ class Seen:
                 value=reached_text(study, record.curve),
                 pace=record.curve[-1].seconds if record.curve else 0.0,
                 age=(self.now - record.started).total_seconds() if record.started else None,
+                device=record.device,
                 chosen=described(study, record.params, order, record.seed),
             )
             for record in self.running

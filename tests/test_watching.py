@@ -42,12 +42,13 @@ def test_the_picture_fits_its_terminal(width: int) -> None:
         assert ("17" in text and "91.20 %" in text) == bool(view.rows)
 
 
-def test_what_was_chosen_has_room_at_80_columns_and_devices_at_160() -> None:
+def test_what_was_chosen_and_devices_have_room_at_80_columns_and_at_160() -> None:
     narrow, wide = shown(VIEW, 80), shown(VIEW, 160)
     assert any(line.startswith("       stage 2 none; stage 3 ExpAtt") and line.endswith("…") for line in narrow)
     assert "28 screened out" in narrow[2] and "about 48 minutes left" in narrow[1]
     assert any("node3 GPU 2" in line and "0:01:23" in line and "stage 3 ExpAtt" in line for line in wide)
-    assert not any("node3" in line for line in narrow)
+    assert any("node3 GPU 2" in line and "0:01:23" in line for line in narrow)
+    assert not any("node3" in line for line in shown(VIEW, 50))
 
 
 def test_another_process_sees_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,7 +62,7 @@ def test_another_process_sees_the_run(tmp_path: Path, capsys: pytest.CaptureFixt
         done = {"accuracy": 0.9, "loss": 1.0, "seconds": 0.4}
         ledger.report(first.number, Report(curve(4), Outcome("complete", done)))
         ledger.report(second.number, Report((), Outcome("failed", reason="it broke")))
-        ledger.report(third.number, Report(curve(3)))
+        ledger.report(third.number, Report(curve(3), device="cuda:1"))
         seen = look("seen", desk.storage)
         view = seen.view
         assert seen.alive and view.planned == ledger.planned == 6
@@ -69,7 +70,7 @@ def test_another_process_sees_the_run(tmp_path: Path, capsys: pytest.CaptureFixt
         assert "accuracy 90.00 %" in view.best and view.left is not None
         (row,) = view.rows
         assert (row.number, row.done, row.epochs, row.value, row.pace) == (third.number, 3, 4, "30.00 %", 0.1)
-        assert row.age is not None and 0 <= row.age < 60 and row.chosen
+        assert row.age is not None and 0 <= row.age < 60 and row.chosen and row.device == "cuda:1"
         # 2 trials and three quarters took so long: 3 and a quarter are left
         assert seen.holder is not None
         assert view.left == pytest.approx((seen.now - seen.holder.since).total_seconds() / 2.75 * 3.25)

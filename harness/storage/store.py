@@ -227,12 +227,14 @@ class Store:
         with self.engine.connect() as connection:
             return connection.execute(query).scalar_one_or_none()
 
-    def progress(self, study_id: int, number: int, curve: Sequence[Epoch]) -> None:
-        """Writes the curve so far of a running row, in one commit."""
+    def progress(self, study_id: int, number: int, curve: Sequence[Epoch], device: str = "") -> None:
+        """Writes the curve so far of a running row, and where it is trained, in one commit."""
 
         def write(again: bool) -> None:
             with self.engine.begin() as connection:
-                self._write_curve(connection, self._claim(connection, study_id, number, state="RUNNING"), curve)
+                trial_id = self._claim(connection, study_id, number, state="RUNNING")
+                self._write_curve(connection, trial_id, curve)
+                self._write_attributes(connection, trial_id, {"device": device} if device else {})
 
         self._patiently(write)
 
