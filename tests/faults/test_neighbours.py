@@ -1,54 +1,48 @@
-"""Two users' studies at once on one machine, beside somebody's Ray: all end whole, none touches another's."""
+"""Two users' studies at once on one machine, each with a Ray of its own: whatever one does, the other does not notice."""
 
-import contextlib
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from lab import Lab, searched
-
-from harness.execution.ray_backend import SETTINGS
+from lab import Driver, Lab, searched
 
 MakeLab = Callable[[str, str], Lab]
+FAULT = "two studies at once on one machine, one of them killed"
 
 
-@pytest.fixture
-def somebodys_ray() -> Iterator[subprocess.Popen[bytes]]:
-    """A Ray that was begun by hand, on the port that everybody takes for theirs."""
-    folder = tempfile.mkdtemp(prefix="sr-")
-    words = ["start", "--head", "--block", "--num-cpus=1", "--include-dashboard=false", f"--temp-dir={folder}"]
-    command = [str(Path(sys.executable).with_name("ray")), *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    head = subprocess.Popen(command, env=os.environ | SETTINGS, start_new_session=True, **quiet)
-    end = time.monotonic() + 60
-    while not list(Path(folder).glob("session_*/sockets/raylet*")):
-        assert head.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
-    yield head
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGKILL)
-    head.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+def side_by_side(make_lab: MakeLab, trials: int) -> tuple[tuple[Lab, Driver], tuple[Lab, Driver]]:
+    """Drivers that keep their temporary files in one place, as users of a machine do, with room for one trial and for three;
+    both run by now."""
+    one, other = (make_lab(searched(f"Random(trials={trials})"), FAULT) for _ in range(2))
+    place = str(one.temp)
+    pairs = (
+        (one, one.on_ray("--concurrency", "1", TMPDIR=place, HOME=one.folder, FAKE_PAUSE=0.1)),
+        (other, other.on_ray("--concurrency", "3", TMPDIR=place, HOME=other.folder, FAKE_PAUSE=0.1)),
+    )
+    for lab, driver in pairs:
+        lab.wait_for_rows(driver, 1)
+    return pairs
+
+
+def test_one_is_killed_and_the_other_ends_whole(make_lab: MakeLab) -> None:
+    (one, killed), (other, undisturbed) = side_by_side(make_lab, 24)
+    assert one.states["RUNNING"] <= 1 and other.states["RUNNING"] <= 3
+    assert killed.shoot(), killed.printed
+    assert undisturbed.wait() == 0 and "goes on with another worker" not in undisturbed.printed, undisturbed.printed
+    one.run_to_the_end()
+    other.assert_whole(24, caused=0)
+    one.assert_whole(24, caused=1)
 
 
 @pytest.mark.faults_long
-def test_two_users_and_somebodys_ray(make_lab: MakeLab, somebodys_ray: subprocess.Popen[bytes]) -> None:
-    """One of them has a job's short grant of cores and long folder for temporary files; both find RAY_ADDRESS set."""
-    labs = [make_lab(searched("Random(trials=12)"), "two users at once, beside somebody's Ray") for _ in range(2)]
-    long = labs[1].folder / ("a-folder-of-a-job-" * 6)
-    long.mkdir()
-    shared = {"FAKE_PAUSE": 0.2, "RAY_ADDRESS": "127.0.0.1:6379"}
-    first = labs[0].on_ray(**shared)
-    second = labs[1].on_ray("--concurrency", "1", TMPDIR=long, SLURM_CPUS_PER_TASK=1, **shared)
-    for lab, driver in zip(labs, (first, second), strict=True):
-        assert driver.wait() == 0, driver.printed
-        lab.assert_whole(12, caused=0)
-    assert not list(long.iterdir())
-    assert somebodys_ray.poll() is None, "somebody's Ray has ended"
+@pytest.mark.parametrize("attempt", range(4))
+def test_one_ends_in_whatever_way_while_the_other_runs(make_lab: MakeLab, attempt: int) -> None:
+    (one, first), (other, second) = side_by_side(make_lab, 30)
+    (struck, spared) = (first, second) if attempt % 2 else (second, first)
+    struck.send(signal.SIGTERM if attempt < 2 else signal.SIGKILL)
+    struck.wait()
+    assert spared.wait() == 0 and "goes on with another worker" not in spared.printed, spared.printed
+    for lab in (one, other):
+        lab.run_to_the_end()
+    other.assert_whole(30, caused=0)
+    one.assert_whole(30, caused=1)
