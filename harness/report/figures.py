@@ -172,8 +172,9 @@ def _add_names(figure: "go.Figure", axis: Axis, x: Unit, y: Unit, wide: bool) ->
         place = number(spot.cost, x) or 0
         at = {"x": math.log10(place) if wide else place, "y": number(spot.value, y)}
         at |= {"xshift": BESIDE * right, "yshift": ABOVE * above}
+        mark = "knee" if spot is axis.knee else "arm"
         anchors = {"xanchor": "left" if right > 0 else "right", "yanchor": "bottom" if above > 0 else "top"}
-        figure.add_annotation(text=escape(name), showarrow=False, font={"size": 12}, **anchors, **at)
+        figure.add_annotation(text=escape(name), showarrow=False, font={"size": 12}, name=mark, **anchors, **at)
 
 
 def _shares(values: Sequence[float]) -> list[float]:

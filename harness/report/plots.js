@@ -42,6 +42,16 @@ function filled(trace) {
   return found;
 }
 
+// A phone has no room for a legend's title, which the note below tells too, nor for the names of arms, which a tap tells.
+function narrow(layout) {
+  layout.legend.title = {};
+  layout.annotations = layout.annotations?.filter(({ name }) => name !== "arm");
+  for (const axis of Object.keys(layout).filter((key) => key.startsWith("xaxis"))) {
+    const title = layout[axis].title;
+    if (title?.text) title.text = title.text.replaceAll("<br>", " ").replace(/(.{24}\S*) /g, "$1<br>");
+  }
+}
+
 class Drawn {
   constructor(plot, views) {
     this.plot = plot;
@@ -107,7 +117,7 @@ class Drawn {
     const { layout } = this.view;
     layout.uirevision = `${this.name} ${layout.meta?.scale}`;
     layout.dragmode ??= touch ? false : this.view.data.some((trace) => trace.customdata) ? "select" : "zoom";
-    if (innerWidth < 640) layout.legend.title = {};  // no room; the note below tells it too
+    if (innerWidth < 640) narrow(layout);
     if (!picked.selected) layout.selections = [];
     Plotly.react(this.plot, this.traces(), layout, settings);
     if (!this.begun) this.begin();

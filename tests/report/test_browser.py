@@ -205,6 +205,8 @@ def test_a_phone_sees_all_of_it_without_scrolling_sideways(browser: Browser, wri
     window = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with Visit(browser, written, "", **window) as visit:
         assert wide(visit.page) == 0
+        cells = "[...document.querySelectorAll('#table tbody td')].filter((cell) => cell.scrollWidth > cell.clientWidth)"
+        assert visit.page.evaluate(f"{cells}.map((cell) => cell.textContent)") == []
         visit.page.locator(".answer .term", has_text="front").tap()
         expect(visit.page.locator("#tip")).to_be_visible()
         visit.page.locator("#table tbody tr").first.tap()
