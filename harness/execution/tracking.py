@@ -116,6 +116,15 @@ class Tracking(Watcher):
     def lost(self, ledger: Ledger, running: Running, reason: str) -> None:
         self.inner.lost(ledger, running, reason)
 
+    def shares(self, words: str) -> None:
+        self.inner.shares(words)
+
+    def waits(self, words: str) -> None:
+        self.inner.waits(words)
+
+    def changed(self, changes: Sequence[str]) -> None:
+        self.inner.changed(changes)
+
     def looked(self, ledger: Ledger, standing: str) -> None:
         self.inner.looked(ledger, standing)
 

@@ -75,6 +75,13 @@ def test_tensorboard_has_every_epoch_of_every_trial_also_of_one_that_went_on(
     assert len(list(folders[0].glob("events.*"))) == 2  # of both runs
 
 
+def test_the_view_of_the_run_is_told_of_everything() -> None:
+    def told(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert told(Watcher) <= told(tracking.Tracking)
+
+
 class Fragile(LoggerCallback):
     """A tool that goes away with the second result."""
 
