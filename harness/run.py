@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import re
 import shutil
 import time
 from collections import Counter
@@ -268,14 +269,18 @@ def given_before(stored: Stored | None) -> list[str]:
 
 def runs_folder(options: Options) -> Path:
     """Where checkpoints lie; shards in one folder keep theirs apart."""
+    first, *rest = options.runs.parts if options.runs and options.runs.parts else ("",)
+    if re.fullmatch(r"[a-z][\w+.-]+:", first):
+        raise StorageError(
+            f"--runs {first}//{'/'.join(rest)}: checkpoints need a folder; mount the store as one (rclone mount, s3fs,"
+            " gcsfuse) and name that"
+        )
     file, shard = database_file(options.storage), options.rules.shard
     beside = (file.parent if file is not None else Path()) / "runs"
     return (options.runs or (beside / shard.name if shard is not None else beside)).resolve()
 
 
-def definition(
-    study: Study, asked: dict[str, Any], found: Checked, places: Places, rules: Rules = Rules()
-) -> dict[str, Any]:
+def definition(study: Study, asked: dict[str, Any], found: Checked, places: Places, rules: Rules) -> dict[str, Any]:
     """What the database keeps of a study, enough to resume it without its file; of a known study, what may change."""
     others = list(dict.fromkeys([*given_before(found.stored), *map(lasting, rules.reuse_from)]))
     changing = {

@@ -146,6 +146,45 @@ def answer(place: tuple[str, int]) -> bool | None:
     return True
 
 
+class Sight:
+    """Whether the cluster's machines see a folder of this one, which those on a shared disk do; asked while trials run."""
+
+    def __init__(self, folder: Path, say: Say) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._say = folder, say
+        self._mark = tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-")  # noqa: SIM115  until it is closed
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        there = ray.remote(os.path.exists)
+        self._asked = {
+            there.options(
+                num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(self._mark.name): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            for node in nodes
+        }
+
+    def look(self, patience: float = 0.0) -> None:
+        """Says which of those that have answered do not see it."""
+        import ray
+
+        if not self._asked:
+            return
+        for answer in ray.wait(list(self._asked), num_returns=len(self._asked), timeout=patience)[0]:
+            machine = self._asked.pop(answer)
+            with contextlib.suppress(ray.exceptions.RayError):  # it is gone by now
+                if not ray.get(answer):
+                    self._say(
+                        f"note: {machine} does not see {self._folder}: a trial that leaves it begins again, and its weights"
+                        " stay there; name a folder on a shared disk by --runs"
+                    )
+
+    def close(self) -> None:
+        self.look(patience=5.0)
+        self._mark.close()
+
+
 class Room:
     """What the machines of a cluster, or this one, have for trials; and who is told that there is none."""
 

@@ -95,7 +95,7 @@ class Watcher:
         """A trial lost its worker and waits for another."""
 
     def waits(self, words: str) -> None:
-        """Nothing is trained, for there is no free worker."""
+        """What a Ray cluster lacks: a free worker, which is waited for, or a folder."""
 
     def looked(self, ledger: "Ledger", standing: str) -> None:
         """Results have changed what is decided, where seeds come in sequence."""

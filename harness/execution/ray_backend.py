@@ -39,7 +39,7 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
-from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, join  # noqa: E402
+from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.hardware import Hardware, cores  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
@@ -194,15 +194,17 @@ class StopWhenAsked(Unpickled, tune.Stopper):
 
 
 class Waiting(Unpickled, tune.Callback):
-    """Says what is waited for while none of the trials handed out has a worker."""
+    """Says what is waited for while none of the trials handed out has a worker, and which machines do not see a folder."""
 
-    def __init__(self, room: Room) -> None:
-        self._room, self._looked = room, 0.0
+    def __init__(self, room: Room, sight: Sight | None) -> None:
+        self._room, self._sight, self._looked = room, sight, 0.0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked < 1:
             return
         self._looked = time.monotonic()
+        if self._sight is not None:
+            self._sight.look()
         states = {trial.status for trial in trials}
         (self._room.waits if "PENDING" in states and "RUNNING" not in states else self._room.moves)()
 
@@ -341,7 +343,7 @@ class RayBackend:
         stop: Asked = lambda: False,
     ) -> None:
         """`targets` are the user's modules, shipped to a cluster; `say` is told what is waited for."""
-        self._resources = resources
+        self._resources, self._say = resources, say
         self._guard = Guard()
         self._folder = self._guard.folder
         before = handlers()
@@ -399,10 +401,13 @@ class RayBackend:
 
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ROUND)  # the searcher says how many
-        while self._round(ledger) >= ROUND and not ledger.done:
+        sight = None if self._resources.address is None else Sight(Path(ledger.places.runs), self._say)
+        while self._round(ledger, sight) >= ROUND and not ledger.done:
             pass
+        if sight is not None:
+            sight.close()
 
-    def _round(self, ledger: Ledger) -> int:
+    def _round(self, ledger: Ledger, sight: Sight | None) -> int:
         """Runs Tune until the ledger has no more or a round is full; returns how many trials were handed out."""
         searcher = LedgerSearcher(ledger, self._room, self._resources)
         share = {"cpu": self._resources.cpus_per_trial, "gpu": self._gpus}
@@ -419,7 +424,7 @@ class RayBackend:
                 name="tune",
                 verbose=0,
                 stop=StopWhenAsked(ledger, searcher),
-                callbacks=[Waiting(self._room)],
+                callbacks=[Waiting(self._room, sight)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

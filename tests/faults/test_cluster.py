@@ -46,12 +46,14 @@ def test_workers_come_late_and_are_given_token_and_code(make_lab: MakeLab, folde
     token = lab.folder / ".ray" / "auth_token"
     token.parent.mkdir()
     token.write_text(TOKEN)
-    hidden = move_code(lab)
+    hidden, runs = move_code(lab), lab.folder / "runs"
+    runs.mkdir()
     with Cluster(folder, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, FAKE_LOG=str(lab.epochs_log)) as cluster:
         driver = drive(lab, cluster, HOME=str(lab.folder))
         lab.wait_for(driver, lambda: "the cluster has no machine for trials yet" in driver.printed)
-        cluster.begin(1, (hidden,))
+        cluster.begin(1, (hidden, runs))
         assert driver.wait() == 0, driver.printed
+    assert not isolates() or f"(10.77.0.2) does not see {runs}: " in driver.printed, driver.printed
     lab.assert_whole(6, caused=1)
 
 
