@@ -62,11 +62,12 @@ const chips = (row) => chosen(row).map(([place, words]) =>
   place ? make("span", { class: "chip" }, make("i", {}, place), ` ${words}`) : make("span", { class: "chip" }, words));
 const same = (row) => choices.map((choice) => choice.words(row) ?? "").join("\n");
 
-// The config of a trial, put together from the values at its paths.
+// The config of a trial, put together from the values at its paths; empty where the page does not keep it.
 function config(row) {
+  const at = wholes ? wholes.get(row) : row;
   let found = {};
-  for (const { path, values } of configs) {
-    const [value] = values(row);
+  for (const { path, values } of at === undefined ? [] : configs) {
+    const [value] = values(at);
     if (value === undefined) continue;
     if (!path.length) { found = value; continue; }
     let part = found;
@@ -75,6 +76,7 @@ function config(row) {
   }
   return found;
 }
+const wholes = page.trials.whole && new Map(page.trials.whole.map((row, place) => [row, place]));
 const configs = page.trials.config.map(({ path, values }) => ({ path, values: column(values) }));
 
 // What a reader has picked: one open trial, and some selected ones; whoever shows it listens.

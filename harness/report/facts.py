@@ -67,6 +67,20 @@ class Facts:
 
     # which metrics
 
+    def column(self, metric: str) -> list[float | None]:
+        """A metric of every trial, None where it has none; looked up once."""
+        if metric not in self._columns:
+            self._columns[metric] = [trial.value(metric) for trial in self.trials]
+        return self._columns[metric]
+
+    @cached_property
+    def _columns(self) -> dict[str, list[float | None]]:
+        return {}
+
+    def known(self, metric: str) -> list[float]:
+        """The values of a metric, of the trials that have it."""
+        return [value for value in self.column(metric) if value is not None]
+
     @cached_property
     def main(self) -> Objective:
         """What the answer is about: the first objective that has to be trained for, else accuracy."""
@@ -86,7 +100,7 @@ class Facts:
     def timed(self) -> tuple[str, ...]:
         """Latencies that trials measured: one, or of several devices and batches each by its place."""
         places = dict.fromkeys(PLACED + one.title for trial in self.trials for one in trial.record.measured)
-        return tuple(places) if len(places) > 1 else ("latency",) if values(self.trials, "latency") else tuple(places)
+        return tuple(places) if len(places) > 1 else ("latency",) if self.known("latency") else tuple(places)
 
     @cached_property
     def thrift(self) -> Objective:
@@ -294,7 +308,7 @@ def units_of(studies: Sequence[Facts]) -> dict[str, Unit]:
     own = {metric: words for facts in studies for metric, words in facts.study.units.items()}
     found = {}
     for metric in dict.fromkeys(metric for facts in studies for metric in (*facts.metrics, *facts.timed)):
-        seen = [value for facts in studies for value in values(facts.trials, metric)]
+        seen = [value for facts in studies for value in facts.known(metric)]
         kind = "latency" if metric.startswith(PLACED) else metric
         found[metric] = replace(unit(kind, seen, own.get(metric, "")), metric=metric)
     return found

@@ -18,7 +18,7 @@ from harness.record import Record
 from harness.report import notes, sentences
 from harness.report.ablation import written
 from harness.report.comparison import compared
-from harness.report.facts import Facts, gather, units_of, values
+from harness.report.facts import Facts, gather, units_of
 from harness.report.section import Section
 from harness.report.sections import sections
 from harness.report.tables import columns, front_json, trials_csv
@@ -92,7 +92,7 @@ def render(studies: Sequence[Facts], written: datetime) -> str:
 
 def data(studies: Sequence[Facts]) -> dict[str, Any]:
     """What the page's figures, table and panel draw from: studies, units, and every trial once."""
-    units = [one for metric, one in units_of(studies).items() if any(values(facts.trials, metric) for facts in studies)]
+    units = [one for metric, one in units_of(studies).items() if any(facts.known(metric) for facts in studies)]
     shown = {objective.metric for facts in studies for objective in (facts.main, *facts.costs)}
     return {
         "studies": [_told(facts) for facts in studies],

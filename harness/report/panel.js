@@ -97,7 +97,9 @@ function openPanel(row) {
     ...block("Reason", ...text(field.remark(row))), ...block("Traceback", ...text(field.traceback(row))),
     ...curveFigure(row),
     ...(learned.length ? block("Maps: each kernel at its learned radius", make("div", { class: "maps" }, ...learned.slice(0, SHOWN_MAPS).map(drawnMap)), ...more) : []),
-    ...block("Config", ...text(JSON.stringify(config(row), null, 2))),
+    ...block("Config", wholes && !wholes.has(row)
+      ? make("p", { class: "note" }, `Of so many trials this page keeps curves and configs of ${wholes.size.toLocaleString("en")} alone; the database has all.`)
+      : make("pre", {}, JSON.stringify(config(row), null, 2))),
   ));
   panel.hidden = false;
   document.body.classList.add("beside");

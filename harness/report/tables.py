@@ -3,18 +3,20 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.config import Scalar
 from harness.record import Epoch, Record
-from harness.report.facts import Facts
+from harness.report.facts import Facts, Trial
 from harness.report.words import Unit, choice_title, chosen_words, place_of
 
 MAX_TRACEBACK = 4000
 """Characters of a traceback that the page keeps, its end."""
 MAX_POINTS, FEWEST_POINTS = 200_000, 20
 """Epochs that the page keeps of all curves together, and of each one at least."""
+MAX_WHOLE = 10_000
+"""Trials of which the page keeps config, curve and radii: of more, those of the front, and others evenly by number."""
 MAX_RADII = 200_000
 """Learned radii that the page keeps of the ends of trials."""
 
@@ -73,7 +75,11 @@ def columns(studies: Sequence[Facts], units: Sequence[Unit]) -> dict[str, Any]:
     trials = [trial for _, trial in rows]
     records = [trial.record for trial in trials]
     most = max(MAX_POINTS // max(len(trials), 1), FEWEST_POINTS)
+    metrics = {unit.metric: [value for facts in studies for value in facts.column(unit.metric)] for unit in units}
+    whole = kept_whole(trials)
+    having = set(whole)
     return {
+        "whole": whole if len(whole) < len(trials) else None,
         "study": coded([place for place, _ in rows]),
         "number": [trial.number for trial in trials],
         "state": coded([record.state for record in records]),
@@ -84,12 +90,24 @@ def columns(studies: Sequence[Facts], units: Sequence[Unit]) -> dict[str, Any]:
         "device": coded([record.device for record in records]),
         "remark": coded([record.remark for record in records]),
         "traceback": coded([record.traceback[-MAX_TRACEBACK:] for record in records]),
-        "values": {unit.metric: coded([_short(trial.value(unit.metric)) for trial in trials]) for unit in units},
+        "values": {metric: coded([_short(value) for value in column]) for metric, column in metrics.items()},
         "choices": list(_choices(studies)),
-        "config": list(_configs(records)),
-        "curves": [curve(trial.record.curve, most, studies[place].followed.metric) for place, trial in rows],
-        "radii": radii(records),
+        "config": list(_configs([records[row] for row in whole])),
+        "curves": [
+            curve(trial.record.curve, most, studies[place].followed.metric) if row in having else []
+            for row, (place, trial) in enumerate(rows)
+        ],
+        "radii": radii(records, whole),
     }
+
+
+def kept_whole(trials: Sequence[Trial], most: int = MAX_WHOLE) -> list[int]:
+    """The places of the trials that the page keeps whole."""
+    if len(trials) <= most:
+        return list(range(len(trials)))
+    front = [place for place, trial in enumerate(trials) if trial.on_front][:most]
+    step = len(trials) / max(most - len(front), 1)
+    return sorted({*front, *(int(place * step) for place in range(most - len(front)))})
 
 
 def coded(values: Sequence[Any]) -> dict[str, Any] | list[Any]:
@@ -155,12 +173,12 @@ def _digits(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def radii(records: Sequence[Record]) -> dict[str, list[list[float]]]:
-    """The radii that each trial ended with, by place; of no more trials than `MAX_RADII` numbers hold: the first ones."""
-    last = [record.curve[-1].radii if record.curve else {} for record in records]
+def radii(records: Sequence[Record], whole: Iterable[int]) -> dict[str, list[list[float]]]:
+    """The radii that each of these trials ended with, by place; of no more than `MAX_RADII` numbers hold: the first ones."""
     found: dict[str, list[list[float]]] = {}
     left = MAX_RADII
-    for row, places in enumerate(last):
+    for row in whole:
+        places = records[row].curve[-1].radii if records[row].curve else {}
         left -= sum(map(len, places.values()))
         if left < 0:
             break
