@@ -132,7 +132,9 @@ def _energy(facts: Facts) -> str:
     """What GPUs took while trials ran, of those that measured it."""
     own = [trial for trial in facts.trials if trial.record.reused is None]
     joules = values(own, "energy")
-    return f"{sum(joules) / 3.6e6:,.3g} kWh in {counted(len(joules), 'trial')} that measured it" if joules else ""
+    if not joules:
+        return "not measured: the devices do not tell it" if any(trial.record.state == "complete" for trial in own) else ""
+    return f"{sum(joules) / 3.6e6:,.3g} kWh in {counted(len(joules), 'trial')} that measured it"
 
 
 def commands(facts: Facts) -> list[tuple[str, tuple[str, ...]]]:

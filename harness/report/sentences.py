@@ -79,6 +79,8 @@ def gains(found: Comparison) -> str:
     same = [effect for effect in arms if effect.verdict == "no difference"]
     still_open = [effect for effect in arms if effect.verdict == "undecided"]
     words = []
+    if decided and not any(effect.verdict == "helps" for effect in decided):
+        words.append(f"No arm is shown to gain over {base}")
     if decided:
         parts = [f"{quoted(effect.arm)} {_gained(table, effect)}" for effect in decided[:MOST_ARMS]]
         parts[0] += f" {'over' if decided[0].difference > 0 else 'against'} {base}"

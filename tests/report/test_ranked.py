@@ -52,6 +52,14 @@ def test_the_answer_ranks_and_names_the_cheaper_one_about_as_good():
     assert not few.ranked and "gains 9.0 ± 0.0 points over stage 3 none; width 1;" in sentences.told(few)
 
 
+def test_where_no_arm_gains_the_answer_says_so_first():
+    records = [trial.record for trial in found().trials[:12]]
+    worse = [replace(record, metrics={"accuracy": 1.2 - record.metrics["accuracy"]}) for record in records]
+    words = sentences.told(gather(STUDY, {}, worse))
+    assert words.startswith("No arm is shown to gain over stage 3 none; width 1. ")
+    assert "“stage 3 SE; width 1.2” loses 5.0 ± 0.0 points against stage 3 none; width 1;" in words
+
+
 def test_the_best_alone_are_listed_without_a_word_on_the_first():
     facts = found()
     comparison = compared(facts)
