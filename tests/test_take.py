@@ -140,6 +140,13 @@ def test_code_of_ones_own_comes_along(storage: str, tmp_path: Path, make_module:
     source = Path(sys.modules["mygate"].__file__ or "")
     source.write_text(source.read_text() + "\n")
     assert "mygate:Gate is not packed" in take("tiny", 0, storage, tmp_path / "edited").notes[0]
+    # gone, it cannot be built: one line, and nothing is left behind
+    source.unlink()
+    verb = [sys.executable, "-c", "from harness.cli.main import main; main()", "take", "tiny", "0"]
+    where = ["--storage", storage, "--out", str(tmp_path / "gone")]
+    done = subprocess.run([*verb, *where], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not (tmp_path / "gone").exists()
+    assert done.stderr.startswith("harness: mygate:Gate") and len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture
