@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv quickstart test faults counts bench-cost calibration bench-machinery bench-search bench-training check format requirements clean
+.PHONY: help venv quickstart test faults counts bench-cost calibration bench-machinery bench-search bench-training bench-size check format requirements clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -48,6 +48,9 @@ bench-training: $(READY)  ## pictures a second: our trial, a bare loop, the comm
 
 bench-attention: $(READY)  ## times of attention modules against naive forms and plain networks (10 minutes)
 	$(BIN)/python tests/benchmarks/attention.py
+
+bench-size: $(READY)  ## seconds and memory of studies of 20,000 and 100,000 trials, beside Optuna's own calls (30 minutes)
+	$(BIN)/python tests/benchmarks/size.py
 
 check: $(READY)  ## lint, format, types and walls
 	$(BIN)/ruff check .

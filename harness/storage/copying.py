@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import groupby, islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Table, and_, delete, insert, inspect, select, update
+from sqlalchemy import Connection, Table, and_, delete, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 
 from harness.errors import StorageError, StudyError, hint
@@ -506,8 +506,10 @@ class _Merge:
                 connection.execute(update(one).where(one.c.trial_id == write.trial_id).values(said))
                 ids[write.number] = write.trial_id
         if new:
-            made = connection.execute(insert(one).returning(one.c.trial_id, sort_by_parameter_order=True), new).scalars()
-            ids |= dict(zip((write.number for write in writes if write.trial_id is None), made))
+            before = connection.execute(select(func.coalesce(func.max(one.c.trial_id), 0))).scalar_one()
+            connection.execute(insert(one), new)
+            made = select(one.c.number, one.c.trial_id).where(one.c.study_id == self.study_id, one.c.trial_id > before)
+            ids |= {number: trial_id for number, trial_id in connection.execute(made)}
         return ids
 
     def _content(self, writes: Sequence[Write]) -> dict[str, dict[int, list[dict[str, Any]]]]:
