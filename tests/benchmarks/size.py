@@ -302,10 +302,8 @@ def on_server(trials: int, folder: Path) -> dict[str, Any]:
 
 def told(where: str, found: dict[str, Any]) -> dict[str, Any]:
     for what, one in found.items():
-        print(
-            f"{where}: {what}: {one['seconds']:.2f} s ({one['processor_seconds']:.2f} s at work), {one['memory_mb']} MB",
-            flush=True,
-        )
+        times = f"{one['seconds']:.2f} s ({one['processor_seconds']:.2f} s at work)"
+        print(f"{where}: {what}: {times}, {one['memory_mb']} MB", flush=True)
     return found
 
 
