@@ -5,12 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 WATCHED = "HARNESS_WATCHED_BY"
 """In the environment of such a driver: who looks after it."""
@@ -48,13 +46,14 @@ def watch(address: str, limit: float | None, signals: Signals) -> int:
 
     prepare(address)
     end = None if limit is None else time.monotonic() + limit
-    with tempfile.TemporaryDirectory(prefix="harness-head-") as folder, signals() as caught:
-        told = Path(folder) / "address"
-        environment = os.environ | {WATCHED: str(os.getpid()), TOLD: str(told)}
+    told, tell = os.pipe()
+    os.set_blocking(told, False)
+    environment = os.environ | {WATCHED: str(os.getpid()), TOLD: str(tell)}
+    with signals() as caught:
         while True:
             left = [] if end is None else ["--for", f"{max(end - time.monotonic(), 1):.0f}s"]
             words, began = [sys.executable, *sys.orig_argv[1:], *left], time.monotonic()
-            driver = subprocess.Popen(words, env=environment, process_group=0)
+            driver = subprocess.Popen(words, env=environment, process_group=0, pass_fds=(tell,))
             head = Head(address, told)
             code = followed(driver, head, caught)
             aborted = code == -signal.SIGABRT and time.monotonic() - began > SOON
@@ -93,7 +92,7 @@ def followed(driver: subprocess.Popen[bytes], head: "Head", caught: list[int]) -
 class Head:
     """The head of a cluster, as one who does not belong to the cluster sees it."""
 
-    def __init__(self, address: str, told: Path) -> None:
+    def __init__(self, address: str, told: int) -> None:
         self.address = address
         self.lost = False
         self._told = told
@@ -103,8 +102,8 @@ class Head:
         """Whether it is there; False where nobody listens, None where nothing is heard."""
         from harness.execution.cluster import answer, endpoint
 
-        if self._told.exists():
-            self.address = self._told.read_text()
+        with contextlib.suppress(BlockingIOError):
+            self.address = os.read(self._told, 1000).decode() or self.address
         place = endpoint(self.address)
         return True if place is None else answer(place)
 

@@ -25,8 +25,8 @@ BACK = 60.0
 """Seconds that a cluster has, once its head is back, until it takes a driver."""
 BACK_AGAIN = "HARNESS_REJOINS"
 """In the environment of a driver that begins again because its cluster's head was lost."""
-TOLD = "HARNESS_HEAD_FILE"
-"""Names, in the environment, the file into which a driver writes the address of the head."""
+TOLD = "HARNESS_HEAD_PIPE"
+"""In the environment of a driver that is looked after: the number of the pipe into which it writes the head's address."""
 
 Say = Callable[[str], None]
 Asked = Callable[[], bool]
@@ -48,6 +48,11 @@ def prepare(address: str) -> None:
                 f"--address {address} cannot be reached ({error.strerror or error}): is the head up, and is this what"
                 " `ray start --head` printed as its address?"
             ) from None
+        if not has_raylet():  # Ray would look for one for a minute
+            raise HarnessError(
+                f"--address {address}: this machine does not belong to the cluster; `ray start --address={address}"
+                " --num-cpus=0` lets it join, without taking trials"
+            )
     if has_token():  # Ray looks for one by itself only where it is given no address
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3")
@@ -61,6 +66,17 @@ def endpoint(address: str) -> tuple[str, int] | None:
     if not (host and port.isdigit()):
         raise HarnessError(f"--address {address}: write HOST:PORT, as `ray start --head` prints it, or auto")
     return host.strip("[]"), int(port)
+
+
+def has_raylet() -> bool:
+    """Whether a machine's part of Ray runs here; taken for granted where processes cannot be listed so."""
+    if not Path("/proc/self/cmdline").exists():
+        return True
+    for listing in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if listing.read_bytes().partition(b"\0")[0].endswith(b"/raylet"):
+                return True
+    return False
 
 
 def has_token() -> bool:
@@ -87,7 +103,8 @@ def join(address: str, targets: Sequence[str], **quiet: Any) -> None:
                 raise HarnessError(f"--address {address}: {why(error)}") from None
             time.sleep(1)
     if TOLD in os.environ:
-        Path(os.environ[TOLD]).write_text(ray.get_runtime_context().gcs_address)
+        with contextlib.suppress(OSError):  # of another process, which has given us its environment
+            os.write(int(os.environ.pop(TOLD)), ray.get_runtime_context().gcs_address.encode())
 
 
 @contextlib.contextmanager
@@ -120,11 +137,6 @@ def why(error: BaseException) -> str:
         )
     if "Could not find any running Ray" in words:
         return "no Ray runs on this machine: `ray start --head` starts one, or give the HOST:PORT of a cluster"
-    if "node" in words.lower() and "raylet" in words.lower():
-        return (
-            "this machine does not belong to the cluster: `ray start --address=HOST:PORT --num-cpus=0` lets it join, without"
-            " taking trials"
-        )
     return one_line(error)
 
 
@@ -192,6 +204,7 @@ class Room:
         self._cpus, self._asked = cpus, gpus
         self._say, self._stop = say, stop
         self._since: float | None = None
+        self._said = ""
         self._looked, self._nodes = -LOOK_EVERY, list[dict[str, float]]()
 
     @property
@@ -229,11 +242,11 @@ class Room:
         self.moves()
 
     def waits(self) -> None:
-        """Nothing moves: after a few seconds that is said, once until something does."""
+        """Nothing moves: after a few seconds that is said, but no words twice in a row."""
         self._since = self._since or time.monotonic()
-        if time.monotonic() - self._since >= UNSAID:
-            self._say(self.words())
-            self._since = math.inf
+        if time.monotonic() - self._since >= UNSAID and (words := self.words()) != self._said:
+            self._say(words)
+            self._said = words
 
     def moves(self) -> None:
         """What was waited for is there."""
