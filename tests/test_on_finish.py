@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from harness.cli import main
 from harness.cli.driving import Driving
 from harness.cli.running import finish
 from harness.errors import StudyError
-from harness.run import Options, Summary
+from harness.run import Options, Summary, run_study
+from harness.storage.reader import read_studies
+from harness.study import Random, Study
 
 FOUND = Summary("tiny", "sqlite:///x.db", 4, 3, 2, 1, 1, 0, {}, 1.0, {})
 WRITE = 'printf "%s" "$HARNESS_STUDY $HARNESS_STATE $HARNESS_COMPLETE $HARNESS_STOPPED $HARNESS_FAILED $HARNESS_LEFT" > told'
@@ -53,3 +56,19 @@ def test_a_command_that_fails_is_one_line_and_changes_no_exit_code(capfd: pytest
     out, err = capfd.readouterr()
     assert json.loads(out)["name"] == "tiny"  # stdout is JSON alone
     assert err.splitlines() == ["loud", "harness: --on-finish echo loud; exit 7: exit code 7; the study is as it is"]
+
+
+def test_confirm_tells_it_too(
+    make_study: Callable[..., Study], storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(make_study(strategy=Random(trials=2)), Options(storage=storage, backend="local"))
+    monkeypatch.chdir(tmp_path)
+    where = ["--storage", storage, "--backend", "local"]
+    monkeypatch.setattr(
+        "sys.argv", ["harness", "confirm", "tiny", "--top", "1", "--seeds", "2", *where, "--on-finish", WRITE]
+    )
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    found = read_studies(storage, "tiny~confirm")[0]
+    assert not end.value.code and found.counts["complete"] >= 2
+    assert (tmp_path / "told").read_text() == f"tiny~confirm done {found.counts['complete']} 0 0 0"

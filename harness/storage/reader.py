@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func, inspect, select
@@ -220,7 +221,7 @@ class Row(Record):
     texts: Mapping[str, str]
     """The attributes as the database has them."""
 
-    def __init__(self, texts: Mapping[str, str], **plain: Any) -> None:
+    def __init__(self, texts: Mapping[str, str] = MappingProxyType({}), **plain: Any) -> None:
         short = {name: json.loads(texts[name]) for name in SHORT if name in texts}
         short["measured"] = tuple(Measurement(**one) for one in short.get("measured", ()))
         self.__dict__.update(ABSENT | short | plain, texts=texts)
