@@ -44,6 +44,19 @@ class Interrupted(Exception):
     """The run ends while an epoch is under way: no error, and nobody's fault."""
 
 
+class RankLost(Exception):
+    """A process of the trial has died: nobody's fault, it goes on elsewhere from its checkpoint."""
+
+
+class RankFailed(Exception):
+    """A process of the trial met an error, which it told; `cause` is what a trial's outcome says of it."""
+
+    def __init__(self, reason: str, cause: str, traceback: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.add_note(traceback)
+
+
 def hint(value: object, allowed: Iterable[str]) -> str:
     """'; did you mean 'gaussian'?' when one of the allowed names is close to the value, else nothing."""
     close = get_close_matches(str(value), list(allowed), n=1)

@@ -167,6 +167,7 @@ def run_study(
             asked_to_stop=stop,
             earlier=store.records(found.older[-1].study_id) if found.older else (),
             memory=options.resources.memory_share,
+            devices=options.resources.devices,
         )
 
         # run what is missing

@@ -61,19 +61,26 @@ def assert_sensible(resources: Resources) -> None:
             f"{what} GPUs of this machine, and --address {resources.address} names a cluster: leave one of them out"
             + ("; a fixed share works there, as in --gpus-per-trial 0.25" if asked == "auto" else "")
         )
-    if isinstance(asked, float | int) and asked > 1:
-        raise HarnessError(
-            f"--gpus-per-trial {asked:g}: a trial trains on one GPU; with 1, or a share such as 0.5, the others train other"
-            " trials at the same time"
-        )
-    chosen(resources.gpus)
+    if resources.share is not None and resources.share > 1 and resources.share % 1:
+        raise HarnessError(f"--gpus-per-trial {asked:g}: a trial has a share of one GPU, as 0.5, or whole ones, as 2")
+    there = len(chosen(resources.gpus))
+    if resources.devices > max(there, 1) and resources.address is None:
+        raise HarnessError(f"--gpus-per-trial {asked:g}: this machine has {there} to use; name as many, or fewer")
 
 
 def settled(resources: Resources, found: Checked, measured: Measured) -> tuple[Resources, Sharing | None]:
-    """The resources with `auto` replaced by what it comes to now, and what was decided; None where nothing was left open.
+    """The resources with `auto` replaced by what it comes to now, and what was decided; None where nothing was left open. A
+    trial on several GPUs has a core for each.
 
     What a trial takes is measured once a study and kind of GPU, and then known from its database; what is free is looked
     at anew. Raises HarnessError where a step cannot be measured."""
+    if resources.devices > 1:
+        if found.study.trial is not None:
+            raise StudyError(
+                f"--gpus-per-trial {resources.devices}: our own loop shares batches between GPUs, {found.study.trial} does"
+                " not; leave it out, and as many trials train at once"
+            )
+        return replace(resources, cpus_per_trial=max(resources.cpus_per_trial, resources.devices)), None
     if resources.gpus_per_trial != "auto":
         return resources, None
     gpus = chosen(resources.gpus)

@@ -1,5 +1,6 @@
 """One trial from config to outcome, epoch by epoch, in whatever process it runs."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from harness.code import SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
-from harness.errors import DataError, DiskError, Diverged, Interrupted, one_line
+from harness.errors import DataError, DiskError, Diverged, Interrupted, RankFailed, RankLost, one_line
 from harness.key import canonical, network_identity
 from harness.latency import Latency, answer
 from harness.parts.part import is_target
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from harness.data.batches import Batches
     from harness.training.learner import Learner
+    from harness.training.ranks import Ranks
 
 Cause = Literal["", "memory", "disk", "source", "place", "bound"]
 
@@ -50,6 +53,8 @@ class Assignment:
     threads: int = 1
     memory: float = 1.0
     """Share of its GPU's memory that the trial may take."""
+    devices: int = 1
+    """Processes that share each batch, one a GPU."""
     token: int = 0
     """The driver's fencing token: checkpoints of a larger one are not overwritten."""
     trial: str | None = None
@@ -130,14 +135,11 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
     """
     curve: tuple[Epoch, ...] = ()
     try:
-        prepare_process(assignment.threads)
-        add_paths(list(assignment.code))
-        for target, source in assignment.sources.items():
-            if is_target(target):
-                import_as(target, source)
-        for report in _train(assignment, stop) if assignment.trial is None else _own_loop(assignment, stop):
-            curve = report.curve
-            yield report
+        make_ready(assignment)
+        with contextlib.ExitStack() as stack:
+            for report in _train(assignment, stop, stack) if assignment.trial is None else _own_loop(assignment, stop):
+                curve = report.curve
+                yield report
     except Interrupted:
         return
     except Exception as error:
@@ -150,6 +152,15 @@ def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) 
             give_memory_back()
 
 
+def make_ready(assignment: Assignment) -> None:
+    """What a process does before it begins with a trial."""
+    prepare_process(assignment.threads)
+    add_paths(list(assignment.code))
+    for target, source in assignment.sources.items():
+        if is_target(target):
+            import_as(target, source)
+
+
 OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 """What torch, CUDA, cuBLAS and cuDNN say of it in errors of other types."""
 
@@ -160,13 +171,24 @@ def cause_of(error: Exception) -> Cause:
         return "disk"
     if isinstance(error, SourceChanged):
         return "source"
-    if isinstance(error, DataError):
+    if isinstance(error, DataError | RankLost):
         return "place"
+    if isinstance(error, RankFailed):
+        return cast(Cause, error.cause)
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return "memory" if out_of_memory or any(words in str(error) for words in OUT_OF_MEMORY) else ""
 
 
-def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
+def group_of(assignment: Assignment, device: str) -> AbstractContextManager["Ranks"]:
+    """The processes of a trial, as a context that ends them."""
+    from harness.training.ranks import ONE, Group
+
+    if assignment.devices == 1:
+        return contextlib.nullcontext(ONE)
+    return Group(asdict(assignment), assignment.devices, device)
+
+
+def _train(assignment: Assignment, stop: Callable[[], bool], stack: contextlib.ExitStack) -> Iterator[Report]:
     from harness.data.batches import open_batches
     from harness.data.sources import open_data
     from harness.measure.latency import measure_all
@@ -199,12 +221,13 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
         return
 
     gauges = Gauges(where)
-    learner = Learner(network, training)
     data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
+    checkpoint.prepare(assignment.folder)
+    ranks = stack.enter_context(group_of(assignment, where))
+    learner = Learner(ranks.synchronised(network, where), training, ranks)
 
     # go on from the last epoch, if there is one
     curve: list[Epoch] = []
-    checkpoint.prepare(assignment.folder)
     if saved := checkpoint.load(assignment.folder, assignment.key, where):
         learner.restore(saved)
         curve = [Epoch.from_row(point) for point in saved["curve"]]
@@ -230,6 +253,8 @@ def _train(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]
     chosen, weights = learner.chosen(curve[-1])
     used = speed(curve, data.steps * data.size) | gauges.read()
     tested, looked = _score(assignment, training, learner, weights, data) if assignment.test else ({}, {})
+    if assignment.devices > 1:
+        origin["devices"] = assignment.devices
     if info.skipped:
         origin["skipped_images"] = info.skipped
     if begun:

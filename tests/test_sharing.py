@@ -200,7 +200,8 @@ def test_without_gpus_trials_run_on_cores(make_study: MakeStudy, storage: str, d
 @pytest.mark.parametrize(
     ("resources", "said"),
     [
-        (Resources(gpus_per_trial=4), "--gpus-per-trial 4: a trial trains on one GPU"),
+        (Resources(gpus_per_trial=4), "--gpus-per-trial 4: this machine has 1 to use; name as many, or fewer"),
+        (Resources(gpus_per_trial=1.5), "--gpus-per-trial 1.5: a trial has a share of one GPU, as 0.5, or whole ones, as 2"),
         (Resources(gpus=(2,)), "--gpus 2: there is no GPU 2 to use; this machine has 0"),
         (Resources(gpus=(0,), address="auto"), "--gpus chooses GPUs of this machine, and --address auto names a cluster"),
         (Resources(gpus_per_trial="auto", address="auto"), "a fixed share works there"),
@@ -214,8 +215,10 @@ def test_what_cannot_be_given_is_one_line(drive_gpus: DriveGpus, resources: Reso
 
 def test_a_loop_of_ones_own_is_not_measured(make_study: MakeStudy, tmp_path: Path, drive_gpus: DriveGpus) -> None:
     (tmp_path / "unmeasured.py").write_text("def run(context):\n    yield {'accuracy': 1.0}\n")
-    drive_gpus(GB)
+    drive_gpus(GB, GB)
     found = checked(make_study(trial="unmeasured:run"), f"sqlite:///{tmp_path}/harness.db", tmp_path, (str(tmp_path),))
+    with pytest.raises(HarnessError, match=r"--gpus-per-trial 2: our own loop shares batches .* unmeasured:run does not"):
+        settled(Resources(gpus_per_trial=2), found, lambda *_: GB)
     with pytest.raises(HarnessError, match=r"it measures steps of our own loop, and the study has unmeasured:run"):
         settled(AUTO, found, lambda *_: GB)
 
@@ -224,3 +227,5 @@ def test_shares_of_memory_follow_shares_of_gpus() -> None:
     assert Resources(gpus_per_trial=0.25).memory_share == 0.25
     assert Resources().memory_share == Resources(gpus_per_trial=0).memory_share == 1.0
     assert Resources(gpus_per_trial=0.5, memory=0.1).memory_share == 0.1
+    assert [Resources(gpus_per_trial=share).devices for share in (None, "auto", 0, 0.5, 1, 4)] == [1, 1, 1, 1, 1, 4]
+    assert Resources(gpus_per_trial=4).memory_share == 1.0

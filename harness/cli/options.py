@@ -68,7 +68,8 @@ GpuShare = Annotated[
     str | None,
     typer.Option(
         "--gpus-per-trial",
-        help="GPUs of a trial: 0.25 puts four on one, `auto` as many as its free memory holds (default: 1, if any).",
+        help="GPUs of a trial: 0.25 puts four on one, `auto` as many as its free memory holds; 4 share each batch of a trial"
+        " (default: 1, if there are any).",
         metavar="SHARE",
     ),
 ]

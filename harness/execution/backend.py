@@ -16,7 +16,8 @@ class Resources:
     """Trials at once."""
     cpus_per_trial: int = 1
     gpus_per_trial: float | Literal["auto"] | None = None
-    """May be a fraction: 0.25 puts four trials on a GPU; auto: as many as its free memory holds of the largest config."""
+    """May be a fraction: 0.25 puts four trials on a GPU; auto: as many as its free memory holds of the largest config. With
+    4, four processes of one machine share each batch of a trial."""
     address: str | None = None
     """A running Ray cluster; None starts one on this machine."""
     gpus: tuple[int, ...] | None = None
@@ -32,7 +33,12 @@ class Resources:
     @property
     def memory_share(self) -> float:
         """Of a GPU, that a trial may take; all of it where it shares with nobody."""
-        return (self.share or 1.0) if self.memory is None else self.memory
+        return min(self.share or 1.0, 1.0) if self.memory is None else self.memory
+
+    @property
+    def devices(self) -> int:
+        """Processes that share each batch of a trial, one a GPU."""
+        return max(int(self.share or 1), 1)
 
 
 class Backend(Protocol):

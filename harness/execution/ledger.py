@@ -152,6 +152,8 @@ class Ledger:
     """Trials of earlier revisions of the study: a search begins with those that still hold."""
     memory: float = 1.0
     """Share of a GPU's memory that a trial may take beside others."""
+    devices: int = 1
+    """Processes that share each batch of a trial."""
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -556,6 +558,7 @@ class Ledger:
             runs=self.places.runs,
             threads=self.study.threads,
             memory=self.memory,
+            devices=self.devices,
             token=self.lease.token if self.lease else 0,
             trial=self.study.trial,
             sources=dict(self.sources),

@@ -12,16 +12,17 @@ from harness.data.cache import hold
 from harness.errors import HarnessError
 from harness.record import Epoch
 from harness.training.device import compiler
+from harness.training.ranks import ONE, Ranks
 from harness.training.recipe import learning_rate, optimiser
 
 
 class Learner:
     """A network in training; all that its next epoch depends on is in `state`, so that a trial goes on bit for bit."""
 
-    def __init__(self, network: nn.Module, training: Training) -> None:
-        self.network, self.training = network, training
+    def __init__(self, network: nn.Module, training: Training, ranks: Ranks = ONE) -> None:
+        self.network, self.training, self.ranks = network, training, ranks
         self.optimiser = optimiser(network, training)
-        self.forward: nn.Module = compiled(network) if training.compile is True else network
+        self.forward: nn.Module = ranks.wrapped(compiled(network) if training.compile is True else network)
         """The network as it is called in training."""
         self._average: AveragedModel | None = None
         if training.ema:

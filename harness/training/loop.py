@@ -26,22 +26,24 @@ def train_epoch(
 ) -> float:
     """One pass over the training part (epoch counts from 1); returns the mean loss. Raises Interrupted when `stop` says."""
     training, device, steps = learner.training, data.device.type, data.steps
+    ranks = learner.ranks
     learner.network.train()
     seed_everything(seed, epoch)
     total = torch.zeros((), device=device)
     for number, (images, targets) in enumerate(data.epoch(epoch), start=(epoch - 1) * steps):
         if stop():
             raise Interrupted
-        for some, theirs in pieces(images, targets, training.accumulate):
-            with autocast(training, device):
+        for piece in pieces(images, targets, training.accumulate):
+            some, theirs = ranks.piece(*piece)
+            with ranks.drawing_nothing(), autocast(training, device):
                 scores = learner.forward(some)
             loss = F.cross_entropy(scores.float(), theirs, label_smoothing=training.label_smoothing)
             if len(some) < len(images):
                 loss = loss * (len(some) / len(images))
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss if ranks.world == 1 else loss * ranks.world)  # a mean is taken over the processes
             total += loss.detach()
         learner.step(number, steps * training.epochs)
-    return float(total) / steps
+    return float(ranks.summed(total)) / steps
 
 
 def pieces(images: Tensor, targets: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:

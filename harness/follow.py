@@ -1,0 +1,68 @@
+"""A process of a trial on several devices beside the first: it trains its piece of every batch, and says nothing.
+
+Told on one line of stdin what to do; when stdin ends, so does it, for the first process is gone.
+"""
+
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, cast
+
+from harness.config import Config, part_from_json
+from harness.errors import one_line
+from harness.trial import Assignment, cause_of, made, make_ready
+
+
+def main() -> None:
+    """Follows the first process to the end of the trial."""
+    told: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_first, daemon=True).start()
+    sys.path[:] = dict.fromkeys((*told["path"], *sys.path))
+    folder, rank = Path(told["folder"]), int(told["rank"])
+    try:
+        follow(Assignment(**told["assignment"]), rank, int(told["world"]), folder)
+    except Exception as error:
+        said = {"reason": one_line(error), "cause": cause_of(error), "traceback": traceback.format_exc(limit=-12)}
+        (folder / "telling").write_text(json.dumps(said))
+        (folder / "telling").replace(folder / f"error-{rank}")
+        os._exit(1)  # whoever waits for the others would wait long
+
+
+def _end_with_first() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def follow(assignment: Assignment, rank: int, world: int, folder: Path) -> None:
+    """Trains as `harness.trial` does, on a piece of each batch."""
+    make_ready(assignment)
+    from torch import distributed
+
+    from harness.data.batches import open_batches
+    from harness.data.sources import open_data
+    from harness.training import checkpoint, device, loop
+    from harness.training.learner import Learner
+    from harness.training.ranks import join
+
+    config = cast(Config, part_from_json(assignment.config))
+    training, where = config.training, device.best_device()
+    device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
+    pictures, info = open_data(training, Path(assignment.data))
+    network, _ = made(assignment, config, info.shape, where)
+    data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
+    (folder / f"ready-{rank}").touch()
+    ranks = join(rank, world, folder, where)
+    learner, done = Learner(ranks.synchronised(network, where), training, ranks), 0
+    if saved := checkpoint.load(assignment.folder, assignment.key, where):
+        learner.restore(saved)
+        done = len(saved["curve"])
+    for epoch in range(done + 1, training.epochs + 1):
+        loop.train_epoch(learner, data, seed=assignment.seed, epoch=epoch)
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

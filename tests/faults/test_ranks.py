@@ -1,0 +1,198 @@
+"""A trial in two processes on a CPU (gloo): the numbers of one process, and what happens when one of them dies."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.config import Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training, WideResNet
+from harness.data.sources import open_data
+from harness.execution.backend import Resources
+from harness.preflight import pricing
+from harness.record import Epoch
+from harness.run import Options, run_study
+from harness.space import choose, vary
+from harness.storage.reader import read_records
+from harness.study import Random, Study
+from harness.trial import Assignment, Report, run_trial
+from tests.gpus import GB, DriveGpus
+
+RECIPE: dict[str, Any] = {
+    "limit": 30,
+    "batch_size": 50,
+    "lr": 0.05,
+    "precision": "fp32",
+    "compile": False,
+    "augment": "crop",
+}
+
+
+def assigned(tmp_path: Path, name: str, network: Any, **fields: Any) -> Assignment:
+    training = Training(**RECIPE | {"epochs": 3, "loading": "resident"} | fields)
+    config = Config(network=network, training=training)
+    info = open_data(training, tmp_path)[1]
+    return Assignment(
+        study="s",
+        number=0,
+        key="k",
+        seed=1,
+        config=config.model_dump(mode="json"),
+        costs=pricing(info.shape)(config)._asdict(),
+        data=str(tmp_path),
+        fingerprint=info.fingerprint,
+        runs=str(tmp_path / name),
+        devices=2,
+    )
+
+
+def last(reports: Iterator[Report]) -> Report:
+    *_, found = reports
+    return found
+
+
+def losses(curve: tuple[Epoch, ...]) -> list[float]:
+    return [value for point in curve for value in (point.train_loss, point.loss)]
+
+
+def children() -> list[int]:
+    """Processes of trials that this one has begun."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if parent == str(os.getpid()) and b"harness.follow" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("network", "fields"),
+    [
+        pytest.param(
+            ResNet(depth=8, stages=(None, SqueezeExcite(ratio=4), ExpAtt())),
+            {"mixup": 0.2, "clip": 1.0},
+            marks=pytest.mark.faults_long,
+        ),
+        (ResNet(depth=8), {"batch_size": 51, "accumulate": 3, "ema": 0.9, "cutout": 0.5, "optimizer": "adamw", "lr": 0.002}),
+    ],
+    ids=["attention", "pieces"],
+)
+def test_two_processes_have_the_losses_of_one(tmp_path: Path, network: Any, fields: dict[str, Any]) -> None:
+    """Three epochs of five steps, of pieces that are not all of one size: rounding alone is different."""
+    two = assigned(tmp_path, "two", network, **fields)
+    one = last(run_trial(replace(two, runs=str(tmp_path / "one"), devices=1)))
+    both = last(run_trial(two))
+    assert one.outcome is not None and both.outcome is not None and not both.outcome.reason
+    assert losses(both.curve) == pytest.approx(losses(one.curve), rel=2e-3)
+    assert losses(both.curve[:1])[0] == pytest.approx(losses(one.curve[:1])[0], rel=1e-5)
+    assert both.outcome.provenance["devices"] == 2 and "devices" not in one.outcome.provenance
+    assert not children()
+
+
+@pytest.mark.faults_long
+def test_a_dead_process_is_a_lost_worker_and_the_trial_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    given = assigned(tmp_path, "shot", ResNet(depth=8))
+    whole = last(run_trial(replace(given, runs=str(tmp_path / "whole"))))
+    reports = run_trial(given)
+    first = next(reports)
+    (other,) = children()
+    os.kill(other, signal.SIGKILL)
+    lost = last(reports)
+    assert len(first.curve) == 1 and lost.outcome is not None
+    assert (lost.outcome.state, lost.outcome.cause) == ("failed", "place")
+    assert lost.outcome.reason == "RankLost: process 1 of the trial died (exit code -9)"
+    again = list(run_trial(given))
+    assert [len(report.curve) for report in again] == [2, 3]
+    assert again[-1].outcome is not None and whole.outcome is not None
+    assert again[-1].outcome.provenance["weights"] == whole.outcome.provenance["weights"]
+
+
+@pytest.mark.faults_long
+def test_a_stop_reaches_all_and_nothing_is_left(tmp_path: Path) -> None:
+    given = assigned(tmp_path, "stopped", ResNet(depth=8), epochs=50)
+    asked: list[bool] = []
+    reports = run_trial(given, lambda: bool(asked))
+    next(reports)
+    assert len(children()) == 1
+    asked.append(True)
+    assert list(reports) == [] and not children()
+    reports = run_trial(given)
+    assert len(next(reports).curve) == 2
+    reports.close()
+    assert not children()
+
+
+LAME = """
+import os
+from torch import nn
+
+class Lame(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        import torch.distributed as group
+        if self.training and group.is_initialized() and group.get_rank() == 1:
+            raise ValueError("lame")
+        return self.conv(x)
+"""
+
+
+@pytest.mark.faults_long
+def test_an_error_in_another_process_is_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lame.py").write_text(LAME)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = assigned(tmp_path, "lame", ResNet(depth=8, stages=(None, None, Custom("lame:Lame"))))
+    failed = last(run_trial(replace(given, code=(str(tmp_path),)))).outcome
+    assert failed is not None and failed.reason == "RankFailed: ValueError: lame" and failed.cause == ""
+    assert 'raise ValueError("lame")' in failed.traceback
+    assert not children()
+
+
+@pytest.mark.faults_long
+def test_a_network_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    failed = last(run_trial(assigned(tmp_path, "refused", WideResNet(depth=10, factor=1.0, dropout=0.3)))).outcome
+    assert failed is not None and failed.reason.startswith("the network draws random numbers while it trains")
+    assert not children()
+
+
+@pytest.mark.faults_long
+def test_a_process_ends_with_the_first(tmp_path: Path) -> None:
+    """Its stdin ends when the first process is gone, however it went."""
+    given = asdict(assigned(tmp_path, "orphan", ResNet(depth=8)))
+    told = {"assignment": given, "rank": 1, "world": 2, "folder": str(tmp_path), "path": sys.path}
+    other = subprocess.Popen([sys.executable, "-m", "harness.follow"], stdin=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdin is not None
+        other.stdin.write(json.dumps(told) + "\n")
+        other.stdin.flush()
+        while not (tmp_path / "ready-1").exists():
+            assert other.poll() is None
+            time.sleep(0.05)
+        other.stdin.close()
+        assert other.wait(10) == 0
+
+
+@pytest.mark.faults_long
+def test_a_study_on_ray_whose_trials_have_two_devices_each(
+    tmp_path: Path, make_study: Callable[..., Study], drive_gpus: DriveGpus
+) -> None:
+    """Two GPUs that a fake driver names; torch sees none of them, and trains on the cores that Ray has reserved."""
+    drive_gpus(GB, GB)
+    storage = f"sqlite:///{tmp_path}/harness.db"
+    resources = Resources(gpus=(0, 1), gpus_per_trial=2)
+    training = Training(epochs=2, limit=30, batch_size=50, precision="fp32")
+    study = make_study(strategy=Random(trials=2), space=vary(ResNet, depth=8, width=choose(0.5, 1.0)), training=training)
+    done = run_study(study, Options(storage=storage, resources=resources))
+    assert (done.complete, done.failed, done.left) == (2, 0, 0), done
+    assert [record.provenance["devices"] for record in read_records(storage, 1)] == [2, 2]
