@@ -139,7 +139,7 @@ class Evolution(Search):
 
     kind: Literal["evolution"] = "evolution"
     population: Annotated[int, Field(ge=2)] = 16
-    """Configs that are drawn before any is bred, and parents thereafter."""
+    """Configs with which a search begins, promising and far apart in turn; and parents thereafter."""
     children: Annotated[int, Field(ge=1)] = 64
     """Children that are looked at for each that is trained; 1: plain NSGA-II (Optuna)."""
 

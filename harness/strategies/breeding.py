@@ -1,13 +1,19 @@
 """Evolution that looks before it trains: of many children, the one that promises to add most to the front.
 
-The exact costs of a child are known before training; what is learned is guessed from the trials so far by a forest that
-sees a config's choices and costs (as SMAC's does, Hutter et al. 2011). The promise of a child is the hypervolume that it
-would add beside the front and all that is still being trained, by the word of a few trees drawn at random: each proposal
-hears others, so that those made side by side differ and what is little known is tried too (Thompson sampling).
+The exact costs of a child are known before training; what is learned is guessed from the trials so far, by a model that
+sees a config's choices and costs. The promise of a child is the hypervolume that it would add beside the front and all that
+is still being trained, by one draw of what the model holds possible (Thompson sampling): those made side by side differ, and
+what is little known is tried too.
+
+A search begins with a Gaussian process, which has an opinion before the first trial (all that is known then are the costs)
+and knows how little it knows; every other of its first children is the one least like all before it. Later a forest guesses
+(as SMAC's does, Hutter et al. 2011), a draw being the word of a few of its trees: it is as good then and grows no slower
+than linearly.
 """
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +34,9 @@ REMEMBERED = 20_000
 """Children that are not made anew when they come again."""
 TREES, HEARD = 40, 5
 """Of the forest, and of those that a proposal listens to."""
+LENGTH, NOISE = 1.0, 0.3
+"""Of the Gaussian process: how far it sees, as a share of the space's diagonal; and the variance of seeds, as a share of
+that of the trials."""
 MOST = 400
 """Trials that the forest learns from: the newest."""
 MARGIN = 0.1
@@ -139,9 +148,8 @@ def moved(domain: Domain, value: Scalar, rng: random.Random) -> Scalar:
 # -- promises -----------------------------------------------------------------------------------------------------------
 
 
-class Guess:
-    """What trials so far tell of others: their values by a forest, the smaller the better. Of those before the last `MOST`
-    their values are enough."""
+class Guess(ABC):
+    """What trials so far tell of others, the smaller the better. Of those before the last `MOST` their values are enough."""
 
     def __init__(
         self,
@@ -151,53 +159,96 @@ class Guess:
         before: Sequence[Sequence[float]] = (),
     ) -> None:
         import numpy as np
-        from sklearn.ensemble import ExtraTreesRegressor
 
         self._objectives = study.objectives
         self._learned = [place for place, objective in enumerate(study.objectives) if objective.metric not in EXACT]
-        self._forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.7, random_state=seed)
+        self._random = np.random.default_rng(seed)
         newest = trials[-MOST:]
-        features = np.array([child.features for child, _ in newest])
-        targets = np.array([[values[place] for place in self._learned] for _, values in newest])
-        if self._learned:
-            self._forest.fit(features, targets.squeeze(1) if targets.shape[1] == 1 else targets)
+        self._features = np.array([child.features for child, _ in newest])
+        targets = [[values[place] for place in self._learned] for _, values in newest]
+        self._targets = np.array(targets, float).reshape(len(newest), len(self._learned))
         self.points = self._scaled([*before, *(values for _, values in trials)])
+
+    def expected(self, pending: Sequence[Child], children: Sequence[Child]) -> "tuple[Matrix, Matrix]":
+        """The values of what is being trained, as they are expected, and one draw of those of children; costs are exact."""
+        import numpy as np
+
+        every = (*pending, *children)
+        found = np.array([[child.costs.get(o.metric, 0.0) for o in self._objectives] for child in every], float)
+        if self._learned:
+            features = np.array([child.features for child in every])
+            found[:, self._learned] = self._drawn(features, len(pending))
+        scaled = self._scaled(found.tolist())
+        return scaled[: len(pending)], scaled[len(pending) :]
+
+    @abstractmethod
+    def _drawn(self, features: "Matrix", first: int) -> "Matrix":
+        """The learned objectives: the first so many as expected, the others as drawn."""
 
     def _scaled(self, values: Sequence[Sequence[float]]) -> "Matrix":
         import numpy as np
 
-        found = np.array(values, float).reshape(len(values), -1)
+        found = np.array(values, float).reshape(len(values), len(self._objectives))
         for place, objective in enumerate(self._objectives):
             column = np.log(1 + found[:, place]) if objective.metric in EXACT else found[:, place]
             found[:, place] = objective.sign * column
         return found
 
-    def expected(self, children: Sequence[Child], trees: Sequence[int]) -> "Matrix":
-        """The values of children by the mean of some trees, beside their exact costs."""
+
+class Process(Guess):
+    """A Gaussian process, for a search that begins: it may know no trial at all."""
+
+    def _drawn(self, features: "Matrix", first: int) -> "Matrix":
         import numpy as np
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import Matern
 
-        found = np.array([[child.costs.get(o.metric, 0.0) for o in self._objectives] for child in children], float)
-        if self._learned:
-            features = np.array([child.features for child in children], np.float32)
-            told = [self._forest.estimators_[tree].predict(features).reshape(len(children), -1) for tree in trees]
-            found[:, self._learned] = np.mean(told, axis=0)
-        return self._scaled(found.tolist())
+        known, count = self._targets, len(self._targets)
+        every = unit(np.vstack([*self._features, features]))
+        every /= max(1, int(np.count_nonzero(np.ptp(every, axis=0)))) ** 0.5
+        mean = known.mean(axis=0) if count else np.zeros(known.shape[1])
+        spread = known.std(axis=0) if count > 1 else np.ones(known.shape[1])
+        spread = np.where(spread > 0, spread, 1.0)
+        model = GaussianProcessRegressor(Matern(LENGTH, nu=2.5), alpha=NOISE, optimizer=None)
+        found = np.empty((len(features), known.shape[1]))
+        for place in range(known.shape[1]):
+            if count:
+                model.fit(every[:count], (known[:, place] - mean[place]) / spread[place])
+            likely, covariance = model.predict(every[count:], return_cov=True)
+            drawn = self._random.multivariate_normal(likely, covariance, method="eigh", check_valid="ignore")
+            found[:, place] = mean[place] + spread[place] * np.concatenate([likely[:first], drawn[first:]])
+        return found
 
 
-def promising(guess: Guess, children: Sequence[Child], pending: Sequence[Child], rng: random.Random) -> Child:
+class Forest(Guess):
+    """Trees, of which a few are heard at a time."""
+
+    def _drawn(self, features: "Matrix", first: int) -> "Matrix":
+        import numpy as np
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        forest = ExtraTreesRegressor(
+            TREES, min_samples_leaf=2, max_features=0.7, random_state=int(self._random.integers(2**31))
+        )
+        forest.fit(self._features, self._targets.squeeze(1) if len(self._learned) == 1 else self._targets)
+        heard = self._random.choice(TREES, HEARD, replace=False)
+        told = [tree.predict(features.astype(np.float32)).reshape(len(features), -1) for tree in forest.estimators_]
+        return np.concatenate([np.mean(told, axis=0)[:first], np.mean([told[tree] for tree in heard], axis=0)[first:]])
+
+
+def promising(guess: Guess, children: Sequence[Child], pending: Sequence[Child]) -> Child:
     """The child that would add most hypervolume to the front, what is being trained counted as it is expected to end."""
     import moocore
     import numpy as np
 
-    awaited = guess.expected(pending, range(TREES)) if pending else guess.points[:0]
+    awaited, hoped = guess.expected(pending, children)
     known = np.concatenate([guess.points, awaited])
-    hoped = guess.expected(children, rng.sample(range(TREES), HEARD))
-    low = np.minimum(known.min(axis=0), hoped.min(axis=0))
-    reach = np.maximum(known.max(axis=0) - low, 1e-12)
+    seen = np.vstack([known, hoped])
+    low, reach = seen.min(axis=0), np.maximum(np.ptp(seen, axis=0), 1e-12)
     front = (known - low) / reach
-    front = front[moocore.is_nondominated(np.ascontiguousarray(front))]
+    front = front[moocore.is_nondominated(np.ascontiguousarray(front))] if len(front) else front
     reference = np.full(front.shape[1], 1 + MARGIN)
-    already = moocore.hypervolume(front, ref=reference)
+    already = moocore.hypervolume(front, ref=reference) if len(front) else 0.0
     scaled = (hoped - low) / reach
 
     def gain(point: "Matrix") -> float:
@@ -205,7 +256,7 @@ def promising(guess: Guess, children: Sequence[Child], pending: Sequence[Child],
         return 0.0 if beaten else float(moocore.hypervolume(np.vstack([front, point]), ref=reference)) - already
 
     gains = [gain(point) for point in scaled]
-    if max(gains) > 0:
+    if max(gains) > 0 or not len(front):
         return children[int(np.argmax(gains))]
     depth = [(point - front).max(axis=1).min() for point in scaled]  # how far behind the front
     return children[int(np.argmin(depth))]
@@ -217,7 +268,15 @@ def farthest(children: Sequence[Child], before: Sequence[Child]) -> Child:
 
     if not before:
         return children[0]
-    every = np.array([child.features for child in (*children, *before)])
-    every = (every - every.min(axis=0)) / np.maximum(np.ptp(every, axis=0), 1e-12)
+    every = unit(np.array([child.features for child in (*children, *before)]))
     new, old = every[: len(children)], every[len(children) :]
     return children[int(np.abs(new[:, None] - old[None]).sum(axis=2).min(axis=1).argmax())]
+
+
+def unit(features: "Matrix") -> "Matrix":
+    """Every column from 0 to 1, one that never changes 0."""
+    import numpy as np
+
+    low: Matrix = features.min(axis=0)
+    scaled: Matrix = (features - low) / np.maximum(features.max(axis=0) - low, 1e-12)
+    return scaled

@@ -25,7 +25,7 @@ from harness.record import Record
 from harness.space import Domain, Params, Space, Span
 from harness.strategies.auto import MANY, resolved
 from harness.strategies.breeding import MOST as LEARNED
-from harness.strategies.breeding import Child, Guess, Nursery, choice, farthest, promising
+from harness.strategies.breeding import Child, Forest, Nursery, Process, choice, farthest, promising
 from harness.study import Bayesian, Evolution, Random, Search, Study, Tpe
 
 LARGEST_DESIGN = 100_000
@@ -198,20 +198,22 @@ class Bred:
         self._asked += 1
         rng = random.Random(f"{self.seed}:{self._asked}")
         begun = len(self._trials) + len(self._open)
-        parents = self._parents() if begun >= self.strategy.population else []
+        begins = begun < self.strategy.population or not self._trials
+        parents = [] if len(self._trials) < 2 else self._parents()
         tired = self._spent or self._refused >= self.patience
         children = [] if tired else self.nursery.children(parents, rng, self.strategy.children, self._taken)
         if not children:
             self._spent = self._spent or not tired
             drawn = self._draws.propose()
             return drawn and self.adopt(drawn.params, self.study.seeds[0])
-        if parents:
-            older, newest = self._trials[:-LEARNED], self._children(self._trials[-LEARNED:])
-            guess = Guess(self.study, newest, rng.randrange(2**31), [values for _, values in older])
-            chosen = promising(guess, children, list(self._open.values()), rng)
-        else:
+        pending = list(self._open.values())
+        if begins and begun % 2:
             before = (child for child, _ in self._children(self._trials))
-            chosen = farthest(children, [*before, *self._open.values()])
+            chosen = farthest(children, [*before, *pending])
+        else:
+            older, newest = self._trials[:-LEARNED], self._children(self._trials[-LEARNED:])
+            model = Process if begins or not newest else Forest
+            chosen = promising(model(self.study, newest, rng.randrange(2**31), [v for _, v in older]), children, pending)
         self._open[self._asked] = chosen
         active = self.space.active(chosen.params)
         self._taken |= {choice(active), chosen.name}

@@ -4,7 +4,7 @@ The table is `studies/search_table_cifar10.py`: small ResNets on CIFAR-10 pictur
 one seed and is scored on the other. Beside ours: Optuna's NSGA-II and TPE as a user calls them, with parameters suggested
 where they are active, and Ray Tune's own ASHA over random draws, driven by its public `on_trial_result`.
 
-    python tests/benchmarks/search.py [--repeats 20] [--only NAME ...] [--pack URL]
+    python tests/benchmarks/search.py [--repeats 20] [--most 700] [--only NAME ...] [--pack URL]
 """
 
 import argparse
@@ -213,7 +213,12 @@ def compared(names: list[str], repeats: int, most: float) -> None:
             replays = CONTENDERS[name](table.study, table, repeats, most)
             found = facts(replays) | {"seconds": round(time.process_time() - began, 1)}
             known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-            known["table"] = {"configs": len(table.cells), "seeds": list(table.study.seeds), "workers": WORKERS}
+            known["table"] = {
+                "configs": len(table.cells),
+                "seeds": list(table.study.seeds),
+                "workers": WORKERS,
+                "most": most if math.isfinite(most) else None,
+            }
             known.setdefault("strategies", {})[name] = found
             RESULTS.write_text(json.dumps(known, indent=1) + "\n")
             print(row(name, found), flush=True)
@@ -251,7 +256,7 @@ def row(name: str, found: dict[str, Any]) -> str:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--repeats", type=int, default=20)
-    arguments.add_argument("--most", type=float, default=math.inf, help="epochs at which a search is ended")
+    arguments.add_argument("--most", type=float, default=700, help="epochs at which a search is ended")
     arguments.add_argument("--only", nargs="+", choices=list(CONTENDERS))
     arguments.add_argument("--pack", type=Path, help="make the asset of this database")
     given = arguments.parse_args()

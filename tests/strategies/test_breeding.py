@@ -2,8 +2,10 @@
 
 import math
 import random
+from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from harness.cost import Cost
 from harness.errors import ConfigError
 from harness.space import Domain, Span, choose, vary
 from harness.strategies.auto import picked, words
-from harness.strategies.breeding import Child, Guess, Nursery, farthest, moved, promising
+from harness.strategies.breeding import Child, Forest, Guess, Nursery, Process, farthest, moved, promising
 from harness.strategies.proposers import Bred, Draws, Proposal, Shadow, proposer, whole
 from harness.study import Auto, Bayesian, Evolution, Objective, Random, Study, maximize, minimize
 from tests.strategies.slots import SLOT, price
@@ -74,25 +76,42 @@ def child(params: float, name: str = "c", mark: float = 0.0) -> Child:
     return Child(f"{name}{params}", {}, (math.log(params), mark), {"params": int(params), "macs": int(10 * params)})
 
 
-def test_the_child_that_adds_most_is_chosen_by_what_is_expected_and_exact_costs() -> None:
+@pytest.mark.parametrize("model", [Process, Forest])
+def test_the_child_that_adds_most_is_chosen_by_what_is_expected_and_exact_costs(model: type[Guess]) -> None:
     trials = [
         (child(10.0**size, mark=mark), (0.5 + 0.3 * mark, 10.0**size, 10.0 ** (size + 1)))
         for size in (2, 3, 4)
         for mark in (0, 1)
     ] * 3
-    guess = Guess(study(), trials, seed=0)
+    guess = model(study(), trials, seed=0)
     better, cheap, beaten = child(1000.0, "better", 1.0), child(5.0, "cheap", 0.0), child(10_000.0, "beaten", 0.0)
-    expected = guess.expected([better, beaten], range(40))
+    expected, _ = guess.expected([better, beaten], [cheap])
     assert expected[0][0] == pytest.approx(-0.8, abs=0.05) and expected[1][0] == pytest.approx(-0.5, abs=0.05)
     assert expected[0][1] == pytest.approx(math.log(1001)), "costs are exact"
-    assert promising(guess, [beaten, better, cheap], [], random.Random(0)) is cheap
-    assert promising(guess, [beaten, better], [], random.Random(0)) is better, (
-        "nothing adds anything: the nearest to the front"
-    )
+    assert promising(guess, [beaten, better, cheap], []) is cheap
     waiting = [child(4.0, "waiting", 0.0)]
-    assert promising(guess, [cheap, child(9.0, "other", 1.0)], waiting, random.Random(0)).name == "other9.0", (
+    assert promising(guess, [cheap, child(9.0, "other", 1.0)], waiting).name == "other9.0", (
         "what is being trained counts already"
     )
+
+
+def test_where_nothing_adds_anything_the_nearest_to_the_front_is_chosen() -> None:
+    trials = [(child(10.0, mark=mark), (0.5 + 0.3 * mark, 10.0, 100.0)) for mark in (0, 1)] * 6
+    better, beaten = child(1000.0, "better", 1.0), child(10_000.0, "beaten", 0.0)
+    assert promising(Forest(study(), trials, seed=0), [beaten, better], []) is better
+
+
+def test_before_the_first_trial_a_search_goes_by_costs_alone() -> None:
+    children = [child(10.0**size, str(size)) for size in (2, 3, 4)]
+    chosen = Counter(promising(Process(study(), [], seed), children, []).name for seed in range(60))
+    assert chosen["2100.0"] >= 30 > max(chosen["31000.0"], chosen["410000.0"]), "the cheapest of those that look alike"
+
+
+def test_draws_of_what_was_never_tried_differ_more() -> None:
+    trials = [(child(100.0, mark=mark), (0.5 + 0.1 * mark, 100.0, 1000.0)) for mark in (0, 1)] * 4
+    near, far = child(100.0, "near", 1.0), child(10.0**6, "far", 5.0)
+    drawn = np.array([Process(study(), trials, seed).expected([], [near, far])[1][:, 0] for seed in range(100)])
+    assert drawn[:, 1].std() > 2 * drawn[:, 0].std()
 
 
 def test_a_search_begins_with_configs_that_are_far_apart() -> None:
