@@ -1,0 +1,55 @@
+"""What is sent to the workers of another machine; addresses and folders that cannot serve."""
+
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.errors import HarnessError, StorageError
+from harness.execution.cluster import endpoint, prepare, why
+from harness.run import Options, runs_folder
+from harness.shipping import needed
+
+OURS = Path(harness.__file__).parent
+
+
+def test_what_user_code_imports_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab" / "deep").mkdir(parents=True)
+    (tmp_path / "lab" / "gate.py").write_text("import os, torch\nfrom . import other\nfrom tricks.more import trick")
+    (tmp_path / "lab" / "deep" / "late.py").write_text("def use():\n    import single\n")
+    (tmp_path / "tricks").mkdir()
+    (tmp_path / "tricks" / "more.py").write_text("import lab.gate, nowhere\n")
+    (tmp_path / "single.py").write_text("this is no Python")
+    (tmp_path / "unused.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert needed(["lab.gate:Gate"]) == [OURS, tmp_path / "lab", tmp_path / "single.py", tmp_path / "tricks"]
+
+
+@pytest.mark.parametrize("target", ["torch.nn:Linear", "json:loads", "harness.parts.gates:ECA", "nowhere.at:All"])
+def test_what_is_installed_built_in_or_ours_is_not_sent_by_itself(target: str) -> None:
+    assert needed([target]) == [OURS]
+
+
+def test_addresses() -> None:
+    assert endpoint("head:6379") == ("head", 6379) and endpoint("[::1]:80") == ("::1", 80) and endpoint("auto") is None
+    for address, said in (("head", "write HOST:PORT"), ("ray://head:10001", "has to be on a machine of the cluster")):
+        with pytest.raises(HarnessError, match=said):
+            prepare(address)
+
+
+def test_a_cluster_of_other_versions_is_one_line() -> None:
+    words = (
+        "Version mismatch: The cluster was started with:\n    Ray: 2.58.0\n    Python: 3.12.1\n"
+        "This process on 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+    )
+    said = (
+        "the cluster has Ray 2.58.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: use the same environment"
+    )
+    assert why(RuntimeError(words)).startswith(said)
+
+
+def test_a_store_is_no_folder_of_checkpoints() -> None:
+    for store in ("s3://bucket/runs", "gs://bucket", "file:///lab/runs"):
+        with pytest.raises(StorageError, match="checkpoints need a folder; mount the store as one"):
+            runs_folder(Options(runs=Path(store)))
+    assert runs_folder(Options(runs=Path("a:b/c"))) == Path.cwd() / "a:b" / "c"
