@@ -32,7 +32,10 @@ SOON = {
 def isolates() -> bool:
     """Whether nodes can have networks of their own here."""
     joined = "ip link add switch type bridge && ip link add p1 type veth peer name cable && nsenter -t $$ -n true"
-    return subprocess.run(["unshare", "--net", "sh", "-c", joined], capture_output=True, check=False).returncode == 0
+    command = ["unshare", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", joined]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return False
 
 
 def within(outside: int) -> list[int]:
@@ -57,7 +60,7 @@ def on_node(folder: Path) -> list[int]:
         with contextlib.suppress(OSError):
             words, prefix = Path(f"/proc/{pid}/cmdline").read_bytes(), f"{folder}/"
             held = (str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir())
-            if b"saboteur" not in words and (prefix.encode() in words or any(path.startswith(prefix) for path in held)):
+            if b"/bin/harness" not in words and (prefix.encode() in words or any(path.startswith(prefix) for path in held)):
                 found.append(pid)
     return found
 

@@ -107,9 +107,12 @@ def test_a_machine_is_lost(make_lab: MakeLab, folder: Path, loss: str) -> None:
     lab.assert_whole(30, caused=1)
 
 
+ALONE = pytest.mark.skipif(not isolates(), reason="machines cannot be told apart here")
+
+
 @pytest.mark.faults_long
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not isolates(), reason="machines cannot be told apart here")
+@ALONE
 @pytest.mark.parametrize("times", [1, 2])
 def test_the_head_is_lost_and_begun_again(make_lab: MakeLab, folder: Path, times: int) -> None:
     lab = make_lab(searched("Random(trials=30)"), "cluster: the head is lost, begun again, and all machines with it")
@@ -131,6 +134,7 @@ def test_the_head_is_lost_and_begun_again(make_lab: MakeLab, folder: Path, times
 
 @pytest.mark.faults_long
 @pytest.mark.timeout(600)
+@ALONE
 def test_the_head_is_lost_for_good(make_lab: MakeLab, folder: Path) -> None:
     lab = make_lab(searched("Random(trials=30)"), "cluster: the head is lost, the study ends elsewhere")
     with Cluster(folder, FAKE_LOG=str(lab.epochs_log), FAKE_PAUSE="0.5") as cluster:
