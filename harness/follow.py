@@ -5,6 +5,7 @@ Told on one line of stdin what to do; when stdin ends, so does it, for the first
 
 import json
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -19,9 +20,9 @@ from harness.trial import Assignment, cause_of, made, make_ready
 def main() -> None:
     """Follows the first process to the end of the trial."""
     told: dict[str, Any] = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_first, daemon=True).start()
-    sys.path[:] = dict.fromkeys((*told["path"], *sys.path))
     folder, rank = Path(told["folder"]), int(told["rank"])
+    threading.Thread(target=_end_with_first, args=(folder,), daemon=True).start()
+    sys.path[:] = dict.fromkeys((*told["path"], *sys.path))
     try:
         follow(Assignment(**told["assignment"]), rank, int(told["world"]), folder)
     except Exception as error:
@@ -31,8 +32,9 @@ def main() -> None:
         os._exit(1)  # whoever waits for the others would wait long
 
 
-def _end_with_first() -> None:
+def _end_with_first(folder: Path) -> None:
     sys.stdin.read()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 

@@ -170,17 +170,19 @@ def test_a_network_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
 def test_a_process_ends_with_the_first(tmp_path: Path) -> None:
     """Its stdin ends when the first process is gone, however it went."""
     given = asdict(assigned(tmp_path, "orphan", ResNet(depth=8)))
-    told = {"assignment": given, "rank": 1, "world": 2, "folder": str(tmp_path), "path": sys.path}
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    told = {"assignment": given, "rank": 1, "world": 2, "folder": str(meeting), "path": sys.path}
     other = subprocess.Popen([sys.executable, "-m", "harness.follow"], stdin=subprocess.PIPE, text=True)
     with other:
         assert other.stdin is not None
         other.stdin.write(json.dumps(told) + "\n")
         other.stdin.flush()
-        while not (tmp_path / "ready-1").exists():
+        while not (meeting / "ready-1").exists():
             assert other.poll() is None
             time.sleep(0.05)
         other.stdin.close()
-        assert other.wait(10) == 0
+        assert other.wait(10) == 0 and not meeting.exists()
 
 
 @pytest.mark.faults_long
