@@ -185,6 +185,14 @@ def test_new_writes_a_starter_that_plans_and_runs(harness: Harness, tmp_path: Pa
     assert code == 2 and "is there already" in err
 
 
+def test_new_writes_a_starter_with_a_loop_of_ones_own(harness: Harness, tmp_path: Path) -> None:
+    assert harness("new", "mine", "--loop")[0] == 0
+    small = ("--set", "training.epochs=1", "--set", "training.limit=10", "--trials", "1", "--json")
+    code, out, err = harness("run", "studies/mine.py", "--backend", "local", *small)
+    assert code == 0, err
+    assert 0 < json.loads(out)["best"]["error"] < 1
+
+
 def test_a_changed_study_shows_what_changed(harness: Harness, tmp_path: Path) -> None:
     write_study(tmp_path / "study.py")
     assert harness("run", "study.py", "--backend", "local", "--trials", "1")[0] == 0
