@@ -32,7 +32,12 @@ def test_what_is_installed_built_in_or_ours_is_not_sent_by_itself(target: str) -
 
 def test_addresses() -> None:
     assert endpoint("head:6379") == ("head", 6379) and endpoint("[::1]:80") == ("::1", 80) and endpoint("auto") is None
-    for address, said in (("head", "write HOST:PORT"), ("ray://head:10001", "has to be on a machine of the cluster")):
+    for address, said in (
+        ("head", "write HOST:PORT"),
+        ("head:\N{SUPERSCRIPT TWO}", "write HOST:PORT"),
+        ("ray://head:10001", "has to be on a machine of the cluster"),
+        (".head:6379", "cannot be reached"),
+    ):
         with pytest.raises(HarnessError, match=said):
             prepare(address)
 

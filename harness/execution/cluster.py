@@ -43,9 +43,10 @@ def prepare(address: str) -> None:
     if place is not None and BACK_AGAIN not in os.environ:
         try:
             socket.create_connection(place, ANSWER).close()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter where it is no name of a host at all
+            said = error.strerror if isinstance(error, OSError) else None
             raise HarnessError(
-                f"--address {address} cannot be reached ({error.strerror or error}): is the head up, and is this what"
+                f"--address {address} cannot be reached ({said or error}): is the head up, and is this what"
                 " `ray start --head` printed as its address?"
             ) from None
         if not has_raylet():  # Ray would look for one for a minute
@@ -63,7 +64,7 @@ def endpoint(address: str) -> tuple[str, int] | None:
     host, _, port = address.rpartition(":")
     if address == "auto":
         return None
-    if not (host and port.isdigit()):
+    if not (host and port.isdecimal()):
         raise HarnessError(f"--address {address}: write HOST:PORT, as `ray start --head` prints it, or auto")
     return host.strip("[]"), int(port)
 
