@@ -19,6 +19,7 @@ from harness.errors import HarnessError, one_line
 from harness.execution.ledger import Ledger, Running, Watcher
 from harness.record import Epoch
 from harness.report.words import differences, listed
+from harness.storage.tables import masked
 from harness.trial import Outcome
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Tracking(Watcher):
                 self._callbacks[name] = callback(name, self.ledger.study.name)
                 self._callbacks[name].setup()
             except Exception as error:
-                raise HarnessError(f"--tracker {name}: {one_line(error)}") from None
+                raise HarnessError(f"--tracker {name}: {masked(one_line(error))}") from None
         if "tensorboard" in self._callbacks:
             self.ledger.notes.append(f"TensorBoard: `tensorboard --logdir {self._folder}`")
         return self
@@ -150,7 +151,7 @@ class Tracking(Watcher):
                 say(one)
             except Exception as error:
                 del self._callbacks[name]
-                self.ledger.notes.append(f"--tracker {name}: {one_line(error)}; it has no more of this run")
+                self.ledger.notes.append(f"--tracker {name}: {masked(one_line(error))}; it has no more of this run")
 
 
 def callback(name: str, study: str) -> "LoggerCallback":
