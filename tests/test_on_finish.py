@@ -10,7 +10,8 @@ import pytest
 from harness.cli import main
 from harness.cli.driving import Driving
 from harness.cli.running import finish
-from harness.errors import StudyError
+from harness.errors import HarnessError, StudyError
+from harness.execution.backend import Resources
 from harness.run import Options, Summary, run_study
 from harness.storage.reader import read_studies
 from harness.study import Random, Study
@@ -48,6 +49,13 @@ def test_an_error_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError):
         finish("tiny", Options(), Driving(on_finish=WRITE, as_json=True), start)
+    assert (tmp_path / "told").read_text() == "tiny error    "
+
+
+def test_a_cluster_that_is_not_there_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HarnessError, match="--address localhost:1 cannot be reached"):
+        finish("tiny", Options(resources=Resources(address="localhost:1")), Driving(on_finish=WRITE), lambda **_: FOUND)
     assert (tmp_path / "told").read_text() == "tiny error    "
 
 

@@ -130,12 +130,12 @@ def _download(study: Any, options: "Options") -> None:
 def finish(name: str, options: "Options", driving: Driving, start: Callable[..., "Summary"]) -> NoReturn:
     """Runs with a view on it and an ear for signals, says what came of it, tells `--on-finish`, and exits accordingly."""
     address = options.resources.address
-    if address is not None and not is_watched():
-        code = watch(address, options.rules.seconds, signals)
-        if code < 0:
-            tell_end(driving.on_finish, name, "interrupted", None)
-        sys.exit(abs(code))
     try:
+        if address is not None and not is_watched():
+            code = watch(address, options.rules.seconds, signals)
+            if code < 0:
+                tell_end(driving.on_finish, name, "interrupted", None)
+            sys.exit(abs(code))
         found, number = _ran(options, driving.as_json, start)
     except Exception:
         tell_end(driving.on_finish, name, "error", None)
