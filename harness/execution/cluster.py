@@ -9,7 +9,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from harness.errors import HarnessError, Interrupted, one_line
 from harness.report.words import counted
@@ -193,9 +194,13 @@ class Sight:
                         " stay there; name a folder on a shared disk by --runs"
                     )
 
-    def close(self) -> None:
-        self.look(patience=5.0)
-        self._mark.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._mark:  # which is removed, whatever the others say
+            if kind is None:
+                self.look(patience=5.0)
 
 
 class Room:

@@ -401,11 +401,10 @@ class RayBackend:
 
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ROUND)  # the searcher says how many
-        sight = None if self._resources.address is None else Sight(Path(ledger.places.runs), self._say)
-        while self._round(ledger, sight) >= ROUND and not ledger.done:
-            pass
-        if sight is not None:
-            sight.close()
+        here = self._resources.address is None
+        with contextlib.nullcontext() if here else Sight(Path(ledger.places.runs), self._say) as sight:
+            while self._round(ledger, sight) >= ROUND and not ledger.done:
+                pass
 
     def _round(self, ledger: Ledger, sight: Sight | None) -> int:
         """Runs Tune until the ledger has no more or a round is full; returns how many trials were handed out."""
