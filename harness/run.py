@@ -118,6 +118,11 @@ def run_study(
     options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found), reuse_from=others))
     runs = runs_folder(options)
     assert_writable(runs)
+    limit = options.rules.seconds if options.resources.address is not None else None
+
+    def over() -> bool:  # a cluster may let its drivers wait for long
+        return stop() or (limit is not None and time.monotonic() - started > limit)
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(only(options.resources.gpus, here=options.backend == "local"))
         resources, sharing = settled(options.resources, found, measure)
@@ -130,7 +135,7 @@ def run_study(
                 hardware_here(gpu=options.resources.gpus_per_trial != 0) if may_take_over(study, found, options) else None
             )
             if hardware is None:
-                backend = stack.enter_context(opened(options, found, watcher, stop))
+                backend = stack.enter_context(opened(options, found, watcher, over))
                 hardware = backend.hardware()
             assert_possible(study, hardware)
             study = resolved(study, hardware, long_enough(found, hardware), found.info)
@@ -174,7 +179,7 @@ def run_study(
         store.set_attributes(study_id, {"expected": ledger.planned})
         before = sum(ledger.finished.values())
         if not ledger.done and not ledger.stopping and ledger.anything_to_train():
-            backend = backend or stack.enter_context(opened(options, found, watcher, stop))
+            backend = backend or stack.enter_context(opened(options, found, watcher, over))
             if options.trackers:
                 ledger.watcher = stack.enter_context(Tracking(ledger.watcher, ledger, options.trackers))
             backend.run(ledger)

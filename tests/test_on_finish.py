@@ -12,6 +12,7 @@ from harness.cli.driving import Driving
 from harness.cli.running import finish
 from harness.errors import HarnessError, StudyError
 from harness.execution.backend import Resources
+from harness.execution.cluster import Room
 from harness.run import Options, Summary, run_study
 from harness.storage.reader import read_studies
 from harness.study import Random, Study
@@ -50,6 +51,16 @@ def test_an_error_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(StudyError):
         finish("tiny", Options(), Driving(on_finish=WRITE, as_json=True), start)
     assert (tmp_path / "told").read_text() == "tiny error    "
+
+
+def test_time_that_is_up_before_a_machine_is_there_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(**_: Any) -> Summary:
+        Room(1, None, stop=lambda: True).wait(lambda: False)
+        return FOUND
+
+    monkeypatch.chdir(tmp_path)
+    assert ended(start, WRITE) == 143
+    assert (tmp_path / "told").read_text() == "tiny interrupted    "
 
 
 def test_a_cluster_that_is_not_there_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

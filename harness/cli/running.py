@@ -171,9 +171,8 @@ def _ran(options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> 
 
 def exit_code(found: "Summary | None", number: int) -> int:
     """0 done; 1 done, with failed trials; 130, 143 interrupted by a signal or its own clock, can go on."""
-    if number:
+    if number or found is None:
         return 130 if number == signal.SIGINT else 143
-    assert found is not None
     if found.late and found.left:
         return 143
     return 1 if found.failed or found.trouble else 0

@@ -194,10 +194,11 @@ class StopWhenAsked(Unpickled, tune.Stopper):
 
 
 class Waiting(Unpickled, tune.Callback):
-    """Says what is waited for while none of the trials handed out has a worker, and which machines do not see a folder."""
+    """Says what is waited for while none of the trials handed out has a worker, until time is up; and which machines do not
+    see a folder."""
 
-    def __init__(self, room: Room, sight: Sight | None) -> None:
-        self._room, self._sight, self._looked = room, sight, 0.0
+    def __init__(self, ledger: Ledger, room: Room, sight: Sight | None) -> None:
+        self._ledger, self._room, self._sight, self._looked = ledger, room, sight, 0.0
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._looked < 1:
@@ -206,7 +207,12 @@ class Waiting(Unpickled, tune.Callback):
         if self._sight is not None:
             self._sight.look()
         states = {trial.status for trial in trials}
-        (self._room.waits if "PENDING" in states and "RUNNING" not in states else self._room.moves)()
+        if "PENDING" not in states or "RUNNING" in states:
+            self._room.moves()
+        elif self._ledger.out_of_time(0.0):
+            self._ledger.stop()
+        else:
+            self._room.waits()
 
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -423,7 +429,7 @@ class RayBackend:
                 name="tune",
                 verbose=0,
                 stop=StopWhenAsked(ledger, searcher),
-                callbacks=[Waiting(self._room, sight)],
+                callbacks=[Waiting(ledger, self._room, sight)],
                 failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
