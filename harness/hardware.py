@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import Literal, NamedTuple
 
+from harness.gpus import VISIBLE
+
 
 class Hardware(NamedTuple):
     """A device as a worker finds it."""
@@ -35,7 +37,7 @@ ASK = "import json; from harness.training.device import hardware; print(json.dum
 def hardware_here(*, gpu: bool = True) -> Hardware | None:
     """What a trial on this machine would run on, with a GPU if there is one or without; asked of a process of its own, as
     torch is slow to load and would keep hold of the GPU. None where it does not say."""
-    hidden = {} if gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    hidden = {} if gpu else {VISIBLE: ""}
     try:
         asked = [sys.executable, "-c", ASK]
         done = subprocess.run(asked, env=os.environ | hidden, capture_output=True, text=True, check=True, timeout=120)

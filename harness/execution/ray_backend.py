@@ -41,6 +41,7 @@ from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
 from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
+from harness.gpus import VISIBLE  # noqa: E402
 from harness.hardware import Hardware, cores  # noqa: E402
 from harness.trial import Assignment, Report, run_trial  # noqa: E402
 
@@ -327,7 +328,7 @@ def _alive(pid: int) -> bool:
 def hide_unassigned() -> None:
     """In a worker without a share of a GPU: lets torch see none, as Ray leaves them all to be seen."""
     if not ray.get_runtime_context().get_accelerator_ids().get("GPU"):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ[VISIBLE] = ""
 
 
 def _hardware() -> Hardware:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from harness.errors import HarnessError
+from harness.gpus import VISIBLE
 from harness.hardware import Hardware
 
 
@@ -55,7 +56,7 @@ def device_name(device: str) -> str:
 
 def place_name(device: str) -> str:
     """Where the processor is, in a few words: node3 GPU 2; its number is the machine's, whatever this process sees of it."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+    visible = os.environ.get(VISIBLE, "").split(",")[0] or "0"
     return f"{platform.node()} {f'GPU {visible}' if device == 'cuda' else 'cpu'}"
 
 

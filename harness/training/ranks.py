@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.errors import HarnessError, RankFailed, RankLost
+from harness.gpus import VISIBLE
 
 JOINING = 300.0
 """Seconds in which every process has to be there."""
@@ -36,7 +37,6 @@ GRACE = 30.0
 """Seconds in which the first process has to notice that another has died; then it ends itself, and its worker is lost."""
 PARTING = 10.0
 """Seconds in which the others end by themselves, once all is trained."""
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
