@@ -57,7 +57,7 @@ def watch(address: str, limit: float | None, signals: Signals) -> int:
             head = Head(address, told)
             code = followed(driver, head, caught)
             aborted = code == -signal.SIGABRT and time.monotonic() - began > SOON
-            if not (head.lost or aborted):
+            if code == 0 or not (head.lost or aborted):  # it may be done as the head goes
                 return code if code >= 0 else 128 - code
             print(f"harness: {lost_words(head)}", file=sys.stderr, flush=True)
             while not head.answers():
