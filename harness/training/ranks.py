@@ -203,14 +203,13 @@ class Group:
         self._world, self._device = world, device
 
     def __enter__(self) -> Ranks:
+        threading.Thread(target=self._watch, daemon=True).start()  # one may die as they meet, which nobody else notices
         try:
             self._wait_for_all()
-            found = join(0, self._world, self._folder, self._device)
+            return join(0, self._world, self._folder, self._device)
         except BaseException:
             self._close(at_once=True)
             raise
-        threading.Thread(target=self._watch, daemon=True).start()
-        return found
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         trouble = self._trouble(GRACE / 6) if isinstance(error, RuntimeError) else None
