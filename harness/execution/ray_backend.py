@@ -73,6 +73,8 @@ class Worker(tune.Trainable):
         report = next(self._reports)
         while report.outcome is None and len(report.curve) not in self._rungs and time.monotonic() - began < MOMENT:
             report = next(self._reports)  # each holds the curve so far
+        if report.outcome is not None:
+            next(self._reports, None)  # lets the trial end: its memory and processes are free before another needs them
         return {"report": report.to_json(), "epoch": len(report.curve), "done": report.outcome is not None}
 
 
