@@ -180,9 +180,10 @@ def run_study(
         before = sum(ledger.finished.values())
         if not ledger.done and not ledger.stopping and ledger.anything_to_train():
             backend = backend or stack.enter_context(opened(options, found, watcher, over))
-            if options.trackers:
-                ledger.watcher = stack.enter_context(Tracking(ledger.watcher, ledger, options.trackers))
-            backend.run(ledger)
+            with contextlib.ExitStack() as shown_elsewhere:  # which ends before what is said of the run
+                if options.trackers:
+                    ledger.watcher = shown_elsewhere.enter_context(Tracking(ledger.watcher, ledger, options.trackers))
+                backend.run(ledger)
         if lease.must_stop:
             raise LeaseError(lease.must_stop)
         if ledger.screened_out:

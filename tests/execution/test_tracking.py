@@ -112,6 +112,19 @@ def test_a_tool_that_fails_is_left_out_and_the_study_goes_on(
     assert note.startswith("--tracker mlflow: ") and note.endswith(said)
 
 
+def test_a_tool_that_fails_at_the_very_end_is_told_of_too(
+    make_study: MakeStudy, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closing(LoggerCallback):
+        def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+            raise ConnectionError("the server is away")
+
+    monkeypatch.setitem(tracking.PACKAGES, "mlflow", "json")
+    monkeypatch.setattr(tracking, "callback", lambda name, study: Closing())
+    done = run_study(make_study(**TWO), Options(storage=storage, backend="local", trackers=("mlflow",)))
+    assert done.complete == 2 and "the server is away" in done.notes[0]
+
+
 def test_what_cannot_be_reached_or_is_not_there_is_one_line_before_anything_is_trained(
     make_study: MakeStudy, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
