@@ -173,7 +173,14 @@ def measure(configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int) -> 
     command, visible = [sys.executable, "-m", "harness.measure.footprint"], os.environ | {VISIBLE: gpu.uuid}
     try:
         done = subprocess.run(
-            command, input=asked, env=visible, capture_output=True, text=True, check=False, timeout=PATIENCE
+            command,
+            input=asked,
+            env=visible,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+            start_new_session=True,  # a Ctrl-C is for the run, which ends when the step has been measured
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise HarnessError(f"{UNMEASURED} ({one_line(error)}); name a share, as in 0.25") from None

@@ -14,15 +14,22 @@ OURS = Path(harness.__file__).parent
 
 
 def test_what_user_code_imports_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "lab" / "deep").mkdir(parents=True)
-    (tmp_path / "lab" / "gate.py").write_text("import os, torch\nfrom . import other\nfrom tricks.more import trick")
-    (tmp_path / "lab" / "deep" / "late.py").write_text("def use():\n    import single\n")
-    (tmp_path / "tricks").mkdir()
-    (tmp_path / "tricks" / "more.py").write_text("import lab.gate, nowhere\n")
-    (tmp_path / "single.py").write_text("this is no Python")
+    (tmp_path / "shipped_lab" / "deep").mkdir(parents=True)
+    (tmp_path / "shipped_lab" / "gate.py").write_text(
+        "import os, torch\nfrom . import other\nfrom shipped_tricks.more import trick"
+    )
+    (tmp_path / "shipped_lab" / "deep" / "late.py").write_text("def use():\n    import shipped_single\n")
+    (tmp_path / "shipped_tricks").mkdir()
+    (tmp_path / "shipped_tricks" / "more.py").write_text("import shipped_lab.gate, nowhere\n")
+    (tmp_path / "shipped_single.py").write_text("this is no Python")
     (tmp_path / "unused.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    assert needed(["lab.gate:Gate"]) == [OURS, tmp_path / "lab", tmp_path / "single.py", tmp_path / "tricks"]
+    assert needed(["shipped_lab.gate:Gate"]) == [
+        OURS,
+        tmp_path / "shipped_lab",
+        tmp_path / "shipped_single.py",
+        tmp_path / "shipped_tricks",
+    ]
 
 
 @pytest.mark.parametrize("target", ["torch.nn:Linear", "json:loads", "harness.parts.gates:ECA", "nowhere.at:All"])

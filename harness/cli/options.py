@@ -1,6 +1,7 @@
 """What several verbs take: their options, the console, and how a study is named."""
 
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 from rich.console import Console
 
+from harness.cli.cluster import WATCHED
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ def warn_of_passwords(context: typer.Context, option: typer.CallbackParam, value
 
     source = context.get_parameter_source(option.name or "")
     urls = [value] if isinstance(value, str) else list(value)
-    if source is not None and source.name == "COMMANDLINE" and any(map(password_of, urls)):
+    said = WATCHED in os.environ  # by the process that looks after this one
+    if source is not None and source.name == "COMMANDLINE" and not said and any(map(password_of, urls)):
         print(f"harness: {PASSWORD_SEEN}", file=sys.stderr)
     return value
 

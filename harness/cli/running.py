@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from harness.cli.cluster import is_watched, watch
+from harness.cli.cluster import WATCHED, is_watched, watch
 from harness.cli.driving import Driving, drives
 from harness.cli.options import (
     DATABASE,
@@ -90,7 +90,7 @@ def run(
         if source is None or source.name != "COMMANDLINE":
             Path(SHARDS).mkdir(exist_ok=True)
             options = replace(options, storage=f"sqlite:///{SHARDS}/{study.name}.{part.name}.db")
-        if not driving.as_json:
+        if not driving.as_json and WATCHED not in os.environ:
             console.print(f"{study.name}, {part.words(study)}, in {shown(options.storage)}", markup=False)
     if download:
         _download(study, options)
