@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import groupby, islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Table, and_, delete, func, insert, inspect, select, update
+from sqlalchemy import Connection, Table, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from harness.errors import StorageError, StudyError, hint
@@ -158,7 +158,7 @@ def _copied(store: Store, name: str, sources: Sequence[Source], progress: Progre
 
 
 def _sources(url: str, connection: Connection) -> Iterator[Source]:
-    if not inspect(connection).has_table("studies"):
+    if not tables.made(connection):
         return
     living = {study_id: holder for study_id, holder in holders(url).items() if holder.alive}
     for stored in studies_of(connection):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 
 from harness.config import Scalar
 from harness.storage import tables
@@ -48,7 +48,7 @@ class PlainStudy:
 def read_plain(url: str, name: str) -> PlainStudy | None:
     """The study of a name where plain Optuna made it; None where this harness did, or where there is none."""
     with reading(url) as connection:
-        if not inspect(connection).has_table("studies"):
+        if not tables.made(connection):
             return None
         stored = next((one for one in studies_of(connection) if one.name == name), None)
         if stored is None or "definition" in stored.attributes:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, func, inspect, select
+from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from harness.config import Scalar
 from harness.errors import StorageError, hint
@@ -45,7 +45,7 @@ class Stored:
 def read_studies(url: str, name: str | None = None) -> list[Stored]:
     """Every study of ours in a database, or the one of a name; raises StorageError when there is none of that name."""
     with reading(url) as connection:
-        found = studies_of(connection) if inspect(connection).has_table("studies") else []
+        found = studies_of(connection) if tables.made(connection) else []
     if name is None:
         return [study for study in found if "definition" in study.attributes]
     chosen = [study for study in found if study.name == name.removesuffix("@1")]

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    inspect,
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
@@ -257,6 +258,12 @@ def reading(url: str) -> Iterator[Connection]:
                 yield connection
         finally:
             engine.dispose()
+
+
+def made(connection: Connection) -> bool:
+    """Whether all tables are there: one that a driver was making when it was killed holds no study yet, and the next driver
+    makes the rest."""
+    return set(meta.tables) <= set(inspect(connection).get_table_names())
 
 
 def _is_frozen(file: Path) -> bool:

@@ -45,6 +45,28 @@ def created(store: Store) -> int:
     return study_id
 
 
+@sqlite_alone
+def test_a_driver_killed_while_it_made_the_tables_leaves_a_database_that_the_next_one_completes(
+    storage: str, tmp_path: Path
+) -> None:
+    """However many of the tables it had made: each is a commit of its own."""
+    Store(storage).close()
+    with sqlite3.connect(tmp_path / "harness.db") as whole:
+        schema = [sql for (sql,) in whole.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")]
+    assert len(schema) > 12
+    for count in range(len(schema)):
+        file = tmp_path / f"cut{count}.db"
+        with sqlite3.connect(file) as cut:
+            for statement in schema[:count]:
+                cut.execute(statement)
+        url = f"sqlite:///{file}"
+        assert read_studies(url) == [], count
+        with Store(url) as store:
+            created(store)
+        assert [study.name for study in read_studies(url)] == ["study"]
+        assert optuna.load_study(study_name="study", storage=theirs(url)).trials == []
+
+
 def test_optuna_reads_a_finished_row(storage: str) -> None:
     with Store(storage) as store:
         study_id = created(store)
