@@ -10,11 +10,10 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from harness.config import Config, part_from_json
 from harness.errors import one_line
-from harness.trial import Assignment, cause_of, made, make_ready
+from harness.trial import Assignment, cause_of, make_ready, opened
 
 
 def main() -> None:
@@ -44,16 +43,12 @@ def follow(assignment: Assignment, rank: int, world: int, folder: Path) -> None:
     from torch import distributed
 
     from harness.data.batches import open_batches
-    from harness.data.sources import open_data
-    from harness.training import checkpoint, device, loop
+    from harness.training import checkpoint, loop
     from harness.training.learner import Learner
     from harness.training.ranks import join
 
-    config = cast(Config, part_from_json(assignment.config))
-    training, where = config.training, device.best_device()
-    device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
-    pictures, info = open_data(training, Path(assignment.data))
-    network, _ = made(assignment, config, info.shape, where)
+    config, where, pictures, info, network, _ = opened(assignment)
+    training = config.training
     data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
     (folder / f"ready-{rank}").touch()
     ranks = join(rank, world, folder, where)

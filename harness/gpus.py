@@ -5,7 +5,6 @@ Asking makes no context on a GPU, so that it takes none of its memory. Where the
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -82,13 +81,6 @@ def allowed(found: Sequence[Gpu]) -> tuple[Gpu, ...]:
 
 def _begins(gpu: Gpu, name: str) -> bool:
     return name.startswith("GPU-") and gpu.uuid.startswith(name)
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """GPUs as a user writes them: 2,3. Raises HarnessError for what is no list of numbers."""
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
-        raise HarnessError(f"--gpus {text}: write numbers of GPUs and commas, as nvidia-smi counts them: 2,3")
-    return tuple(dict.fromkeys(map(int, text.split(","))))
 
 
 def chosen(wanted: Sequence[int] | None) -> tuple[Gpu, ...]:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from harness.code import SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from harness.data.batches import Batches
+    from harness.data.pictures import DataInfo, Files, Pictures
     from harness.training.learner import Learner
     from harness.training.ranks import Ranks
 
@@ -188,25 +189,43 @@ def group_of(assignment: Assignment, device: str) -> AbstractContextManager["Ran
     return Group(asdict(assignment), assignment.devices, device)
 
 
+class Opened(NamedTuple):
+    """What a trial trains, on what, and where."""
+
+    config: Config
+    device: str
+    pictures: "Pictures | Files"
+    info: "DataInfo"
+    network: "nn.Module"
+    begun: dict[str, Any]
+    """What its initial weights were loaded from."""
+
+
+def opened(assignment: Assignment) -> Opened:
+    """Claims the device, opens the pictures, builds the network and counts it."""
+    from harness.data.sources import open_data
+    from harness.training import device
+
+    config = cast(Config, part_from_json(assignment.config))
+    training, where = config.training, device.best_device()
+    device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
+    device.limit_memory(assignment.memory)
+    pictures, info = open_data(training, Path(assignment.data))
+    if info.fingerprint != assignment.fingerprint:
+        raise DataError(f"the pictures under {assignment.data} are not those the study was started with")
+    return Opened(config, where, pictures, info, *made(assignment, config, info.shape, where))
+
+
 def _train(assignment: Assignment, stop: Callable[[], bool], stack: contextlib.ExitStack) -> Iterator[Report]:
     from harness.data.batches import open_batches
-    from harness.data.sources import open_data
     from harness.measure.latency import measure_all
     from harness.training import checkpoint, device, loop
     from harness.training.gauges import Gauges
     from harness.training.learner import Learner
 
     started = time.perf_counter()
-    config = cast(Config, part_from_json(assignment.config))
-    training, where = config.training, device.best_device()
-    device.claim(assignment.threads, precision=training.precision, deterministic=training.deterministic)
-    device.limit_memory(assignment.memory)
-
-    # build and count
-    pictures, info = open_data(training, Path(assignment.data))
-    if info.fingerprint != assignment.fingerprint:
-        raise DataError(f"the pictures under {assignment.data} are not those the study was started with")
-    network, begun = made(assignment, config, info.shape, where)
+    config, where, pictures, info, network, begun = opened(assignment)
+    training = config.training
 
     # measure what training does not change, and end where that breaks a constraint
     asked = [Latency(**one) for one in assignment.measure]

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from harness import gpus
+from harness.cli.options import GPU_NUMBERS, numbers
 from harness.errors import HarnessError
-from harness.gpus import allowed, chosen, numbers, only, present
+from harness.gpus import allowed, chosen, only, present
 from harness.hardware import cores
 from tests.gpus import GB, DriveGpus
 
@@ -66,10 +67,10 @@ def test_a_gpu_that_is_not_there_is_refused(drive_gpus: DriveGpus, wanted: tuple
 
 
 def test_numbers_of_gpus_are_read() -> None:
-    assert numbers("2,3") == (2, 3) and numbers(" 3 , 1,3") == (3, 1)
+    assert numbers("2,3", "--gpus", GPU_NUMBERS) == (2, 3) and numbers(" 3 , 1,3", "--gpus", GPU_NUMBERS) == (3, 1)
     for wrong in ("", "2;3", "a", "-1", "1.5", "2,", "\N{SUPERSCRIPT TWO}"):
         with pytest.raises(HarnessError, match=r"--gpus .*write numbers"):
-            numbers(wrong)
+            numbers(wrong, "--gpus", GPU_NUMBERS)
 
 
 @pytest.mark.parametrize("visible", [None, "1,2,3"])

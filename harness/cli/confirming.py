@@ -1,14 +1,13 @@
 """The verb that trains again what a study found: confirm."""
 
 import json
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.driving import Driving, drives
-from harness.cli.options import NoTiming, console
+from harness.cli.options import NoTiming, console, numbers
 from harness.cli.running import PANEL, finish
 from harness.errors import StudyError
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from harness.study import Study
 
 verbs = typer.Typer()
+TRIAL_NUMBERS = "write numbers of trials and commas, as in 3,17,20"
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -55,7 +55,7 @@ def confirm(
 
     if top is not None and trials is not None:
         raise StudyError(f"--top {top} and --trials {trials}: choose one of them")
-    found = confirmation(name, driving.storage, Wanted(seeds, top, numbers(trials), epochs))
+    found = confirmation(name, driving.storage, Wanted(seeds, top, numbers(trials, "--trials", TRIAL_NUMBERS), epochs))
     folders = tuple(dict.fromkeys((*driving.folders, *found.code)))
     add_paths(list(folders))
     options = replace(driving.options(data=found.data), code=folders)
@@ -63,15 +63,6 @@ def confirm(
         _show(found.study, options.data, driving.storage, driving.as_json, timing=not no_timing)
         return
     finish(found.study.name, options, driving, lambda **live: run_study(found.study, options, **live))
-
-
-def numbers(text: str | None) -> tuple[int, ...]:
-    """Numbers of trials as a user writes them: 3,17,20."""
-    if text is None:
-        return ()
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
-        raise StudyError(f"--trials {text}: write numbers of trials and commas, as in 3,17,20")
-    return tuple(dict.fromkeys(map(int, text.split(","))))
 
 
 def _show(study: "Study", data: "Path", storage: str, as_json: bool, *, timing: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from harness.cli.options import (
     DATABASE,
+    GPU_NUMBERS,
     Address,
     AsJson,
     BackendName,
@@ -28,6 +29,7 @@ from harness.cli.options import (
     TakeOver,
     Trackers,
     gpu_share,
+    numbers,
     seconds,
 )
 
@@ -76,7 +78,6 @@ class Driving:
         """As the run takes them, with what only some verbs have; `data` is where they are unless the user names a folder."""
         from harness.execution.backend import Resources
         from harness.execution.ledger import Rules
-        from harness.gpus import numbers
         from harness.run import Options
 
         return Options(
@@ -87,7 +88,7 @@ class Driving:
                 self.cpus_per_trial,
                 gpu_share(self.gpus_per_trial),
                 self.address,
-                None if self.gpus is None else numbers(self.gpus),
+                numbers(self.gpus, "--gpus", GPU_NUMBERS) or None,
             ),
             data=self.data or data or Options().data,
             runs=self.runs,

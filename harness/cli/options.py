@@ -162,6 +162,18 @@ Form = Annotated[
 DATABASE = "sqlite:///harness.db"
 
 
+GPU_NUMBERS = "write numbers of GPUs and commas, as nvidia-smi counts them: 2,3"
+
+
+def numbers(text: str | None, option: str, rule: str) -> tuple[int, ...]:
+    """Numbers as a user writes them, 3,17,20, each once; raises HarnessError, with the rule, for what is no list of them."""
+    if text is None:
+        return ()
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
+        raise HarnessError(f"{option} {text}: {rule}")
+    return tuple(dict.fromkeys(map(int, text.split(","))))
+
+
 def gpu_share(text: str | None) -> float | Literal["auto"] | None:
     """GPUs of a trial as a user writes them: 1, 0.25, 0 or auto."""
     if text is None or text == "auto":
