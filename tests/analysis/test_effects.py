@@ -7,7 +7,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -141,6 +141,14 @@ def test_seeds_and_effects_that_a_design_can_show() -> None:
     assert seeds_needed(0.0, 1.0) is None and seeds_needed(1e-6, 1.0) is None
     assert power(smallest_effect(0.3, 6), 0.3, 6) == pytest.approx(0.8)
     assert smallest_effect(0.3, 1) == math.inf
+
+
+@pytest.mark.parametrize(("arms", "seeds"), [(102, 10), (116, 3), (123, 2), (1000, 5)])
+def test_many_arms_have_a_smallest_effect_too(arms: int, seeds: int) -> None:
+    level, df = 0.05 / arms, arms * (seeds - 1)
+    limit = float(stats.t.isf(level / 2, df))
+    expected = optimize.brentq(lambda shift: float(stats.nct.sf(limit, df, shift)) - 0.8, 3, 9) / math.sqrt(seeds)
+    assert smallest_effect(1.0, seeds, level, df=df) == pytest.approx(expected, rel=1e-6)
 
 
 def test_other_methods_and_what_they_could_reach() -> None:
