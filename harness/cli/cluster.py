@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-WATCHED = "HARNESS_WATCHED_BY"
+LOOKED_AFTER = "HARNESS_LOOKED_AFTER_BY"
 """In the environment of such a driver: who looks after it."""
 LOOK_EVERY = 0.5
 """Seconds between looks at the head."""
@@ -24,19 +24,20 @@ SOON = 60.0
 Signals = Callable[[], AbstractContextManager[list[int]]]
 
 
-def is_watched() -> bool:
-    """Whether this is such a driver; it ends when who looks after it does."""
-    parent = os.environ.get(WATCHED)
-    if parent is None or int(parent) != os.getppid():
-        return False
+def is_looked_after() -> bool:
+    """Whether this process is such a driver; those that it starts inherit its environment, and are none."""
+    return os.environ.get(LOOKED_AFTER) == str(os.getppid())
+
+
+def end_with_parent() -> None:
+    """Ends this process, a driver that is looked after, when who looks after it ends."""
 
     def follow() -> None:
-        while os.getppid() == int(parent):
+        while is_looked_after():
             time.sleep(LOOK_EVERY)
         os._exit(143)
 
     threading.Thread(target=follow, daemon=True).start()
-    return True
 
 
 def watch(address: str, limit: float | None, signals: Signals) -> int:
@@ -48,7 +49,7 @@ def watch(address: str, limit: float | None, signals: Signals) -> int:
     end = None if limit is None else time.monotonic() + limit
     told, tell = os.pipe()
     os.set_blocking(told, False)
-    environment = os.environ | {WATCHED: str(os.getpid()), TOLD: str(tell)}
+    environment = os.environ | {LOOKED_AFTER: str(os.getpid()), TOLD: str(tell)}
     with signals() as caught:
         while True:
             left = [] if end is None else ["--for", f"{max(end - time.monotonic(), 1):.0f}s"]

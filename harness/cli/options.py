@@ -1,7 +1,6 @@
 """What several verbs take: their options, the console, and how a study is named."""
 
 import math
-import os
 import re
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 from rich.console import Console
 
-from harness.cli.cluster import WATCHED
+from harness.cli.cluster import is_looked_after
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def warn_of_passwords(context: typer.Context, option: typer.CallbackParam, value
 
     source = context.get_parameter_source(option.name or "")
     urls = [value] if isinstance(value, str) else list(value)
-    said = WATCHED in os.environ  # by the process that looks after this one
+    said = is_looked_after()  # by the process that looks after this one
     if source is not None and source.name == "COMMANDLINE" and not said and any(map(password_of, urls)):
         print(f"harness: {PASSWORD_SEEN}", file=sys.stderr)
     return value

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from harness.cli.cluster import WATCHED, is_watched, watch
+from harness.cli.cluster import end_with_parent, is_looked_after, watch
 from harness.cli.driving import Driving, drives
 from harness.cli.options import (
     DATABASE,
@@ -90,9 +90,9 @@ def run(
         if source is None or source.name != "COMMANDLINE":
             Path(SHARDS).mkdir(exist_ok=True)
             options = replace(options, storage=f"sqlite:///{SHARDS}/{study.name}.{part.name}.db")
-        if not driving.as_json and WATCHED not in os.environ:
+        if not driving.as_json and not is_looked_after():
             console.print(f"{study.name}, {part.words(study)}, in {shown(options.storage)}", markup=False)
-    if download:
+    if download and not is_looked_after():  # who has done so already
         _download(study, options)
     finish(study.name, options, driving, lambda **live: run_study(study, options, **live))
 
@@ -131,7 +131,9 @@ def finish(name: str, options: "Options", driving: Driving, start: Callable[...,
     """Runs with a view on it and an ear for signals, says what came of it, tells `--on-finish`, and exits accordingly."""
     address = options.resources.address
     try:
-        if address is not None and not is_watched():
+        if is_looked_after():
+            end_with_parent()
+        elif address is not None:
             code = watch(address, options.rules.seconds, signals)
             if code < 0:
                 tell_end(driving.on_finish, name, "interrupted", None)
