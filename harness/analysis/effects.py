@@ -287,7 +287,8 @@ def power(effect: float, deviation: float, seeds: int, level: float = LEVEL, df:
     limit, shift = float(t.ppf(1 - level / 2, df)), abs(effect) / deviation * math.sqrt(seeds)
     if shift > 30 * max(limit, 1):
         return 1.0  # beyond what scipy's noncentral t can say
-    return float(nct.sf(limit, df, shift)) + (float(nct.cdf(-limit, df, shift)) if shift < 3 else 0.0)
+    other = float(nct.cdf(-limit, df, shift)) if shift < 5 else 0.0  # no number where it is next to nothing
+    return float(nct.sf(limit, df, shift)) + (0.0 if math.isnan(other) else other)
 
 
 def seeds_needed(effect: float, deviation: float, level: float = LEVEL, *, at: float = 0.8, most: int = 1_000) -> int | None:
