@@ -82,6 +82,7 @@ class Tracking(Watcher):
                 self._callbacks[name] = callback(name, self.ledger.study.name)
                 self._callbacks[name].setup()
             except Exception as error:
+                self._tell(lambda one: one.on_experiment_end(trials=[]))  # closes those that are open
                 raise HarnessError(f"--tracker {name}: {masked(one_line(error))}") from None
         if "tensorboard" in self._callbacks:
             self.ledger.notes.append(f"TensorBoard: `tensorboard --logdir {self._folder}`")

@@ -146,3 +146,24 @@ def test_what_cannot_be_reached_or_is_not_there_is_one_line_before_anything_is_t
     with pytest.raises(HarnessError, match=r"--tracker tensorboard: .*no route to https://me:[*]{3}@host"):
         begin("tensorboard")
     assert not any(record.curve for record in read_records(storage, 1))
+
+
+def test_where_one_tool_cannot_be_reached_those_before_it_are_closed(
+    make_study: MakeStudy, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[LoggerCallback] = []
+
+    class Closing(LoggerCallback):
+        def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+            closed.append(self)
+
+    class Away(Closing):
+        def setup(self, *_: Any, **__: Any) -> None:
+            raise OSError("no route")
+
+    made = {"tensorboard": Closing(), "mlflow": Away()}
+    monkeypatch.setitem(tracking.PACKAGES, "mlflow", "json")
+    monkeypatch.setattr(tracking, "callback", lambda name, study: made[name])
+    with pytest.raises(HarnessError, match=r"--tracker mlflow: .*no route"):
+        run_study(make_study(**TWO), Options(storage=storage, backend="local", trackers=tuple(made)))
+    assert made["tensorboard"] in closed
