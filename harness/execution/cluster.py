@@ -24,6 +24,8 @@ LOOK_EVERY = 3.0
 """Seconds between looks at what machines there are."""
 BACK = 60.0
 """Seconds that a cluster has, once its head is back, until it takes a driver."""
+MARK = ".seen-"
+"""How the file begins that a cluster's machines look for."""
 BACK_AGAIN = "HARNESS_REJOINS"
 """In the environment of a driver that begins again because its cluster's head was lost."""
 TOLD = "HARNESS_HEAD_PIPE"
@@ -161,38 +163,55 @@ def answer(place: tuple[str, int]) -> bool | None:
 
 
 class Sight:
-    """Whether the cluster's machines see a folder of this one, which those on a shared disk do; asked while trials run."""
+    """Whether the cluster's machines see a study's folder, as on a shared disk: each is asked once, when it has come,
+    while trials run."""
 
-    def __init__(self, folder: Path, say: Say) -> None:
+    def __init__(self, runs: Path, study: str, say: Say) -> None:
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        folder = runs / study  # nobody else's, as a study has one driver
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._say = folder, say
-        self._mark = tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-")  # noqa: SIM115  until it is closed
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        there = ray.remote(os.path.exists)
-        self._asked = {
-            there.options(
-                num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(self._mark.name): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            for node in nodes
-        }
+        for left in folder.glob(f"{MARK}*"):  # by a driver that was killed
+            left.unlink(missing_ok=True)
+        self._runs, self._say = runs, say
+        self._mark = tempfile.NamedTemporaryFile(dir=folder, prefix=MARK)  # noqa: SIM115  until it is closed
+        self._there = ray.remote(os.path.exists)
+        self._known, self._asked, self._looked = set[str](), dict[Any, str](), -LOOK_EVERY
 
     def look(self, patience: float = 0.0) -> None:
-        """Says which of those that have answered do not see it."""
+        """Asks machines that have come, and says which of those that have answered do not see it."""
         import ray
 
+        self._ask()
         if not self._asked:
             return
         for answer in ray.wait(list(self._asked), num_returns=len(self._asked), timeout=patience)[0]:
             machine = self._asked.pop(answer)
-            with contextlib.suppress(ray.exceptions.RayError):  # it is gone by now
-                if not ray.get(answer):
-                    self._say(
-                        f"note: {machine} does not see {self._folder}: a trial that leaves it begins again, and its weights"
-                        " stay there; name a folder on a shared disk by --runs"
-                    )
+            try:
+                sees = ray.get(answer)
+            except ray.exceptions.RayError:  # it has gone: it is asked again should it come back
+                self._known.discard(machine)
+                continue
+            if not sees:
+                self._say(
+                    f"note: {machine} does not see {self._runs}: a trial that leaves it begins again, and its weights"
+                    " stay there; name a folder on a shared disk by --runs"
+                )
+
+    def _ask(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        for node in ray.nodes():
+            machine = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            if node["Alive"] and node["Resources"].get("CPU") and machine not in self._known:
+                self._known.add(machine)
+                only = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                there = self._there.options(num_cpus=0, max_retries=0, scheduling_strategy=only)
+                self._asked[there.remote(self._mark.name)] = machine
 
     def __enter__(self) -> Self:
         return self

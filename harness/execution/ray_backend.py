@@ -411,7 +411,7 @@ class RayBackend:
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ROUND)  # the searcher says how many
         here = self._resources.address is None
-        with contextlib.nullcontext() if here else Sight(Path(ledger.places.runs), self._say) as sight:
+        with contextlib.nullcontext() if here else Sight(Path(ledger.places.runs), ledger.study.name, self._say) as sight:
             while self._round(ledger, sight) >= ROUND and not ledger.done:
                 pass
 

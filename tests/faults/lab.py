@@ -385,6 +385,7 @@ class Lab:
         early = self.assert_stops()
         left = [path for pattern in ("last-*", "*.part") for path in self.folder.rglob(pattern)]
         assert {path.parent.name for path in left} <= early, f"checkpoints are left: {left}"
+        assert not list(self.folder.rglob(".seen-*")), "a file that other machines look for is left"
         assert not any(path.suffix == ".part" for path in left) and len(left) <= PROMOTABLE, f"more are left: {left}"
         self.assert_nothing_left()
 

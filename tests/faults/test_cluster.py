@@ -42,19 +42,26 @@ def move_code(lab: Lab) -> Path:
 
 
 def test_workers_come_late_and_are_given_token_and_code(make_lab: MakeLab, folder: Path) -> None:
-    lab = make_lab(searched("Random(trials=6)"), "cluster: no worker at first, then one without the user's code")
+    lab = make_lab(
+        searched("Random(trials=8)"), "cluster: no worker at first, then one without the user's code, then another"
+    )
     token = lab.folder / ".ray" / "auth_token"
     token.parent.mkdir()
     token.write_text(TOKEN)
     hidden, runs = move_code(lab), lab.folder / "runs"
-    runs.mkdir()
-    with Cluster(folder, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, FAKE_LOG=str(lab.epochs_log)) as cluster:
+    (runs / "fake").mkdir(parents=True)
+    (runs / "fake" / ".seen-by-nobody").touch()  # of a driver that was shot
+    there = {"FAKE_LOG": str(lab.epochs_log), "FAKE_PAUSE": "0.5"}
+    with Cluster(folder, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, **there) as cluster:
         driver = drive(lab, cluster, HOME=str(lab.folder))
         lab.wait_for(driver, lambda: "the cluster has no machine for trials yet" in driver.printed)
+        cluster.begin(1, (hidden,))
+        lab.wait_for(driver, lambda: lab.states["RUNNING"] > 0)
         cluster.begin(1, (hidden, runs))
         assert driver.wait() == 0, driver.printed
-    assert not isolates() or f"(10.77.0.2) does not see {runs}: " in driver.printed, driver.printed
-    lab.assert_whole(6, caused=1)
+    assert driver.printed.count(f" does not see {runs}: ") == isolates(), driver.printed
+    assert not isolates() or f"(10.77.0.3) does not see {runs}: " in driver.printed, driver.printed
+    lab.assert_whole(8, caused=1)
 
 
 @pytest.mark.faults_long
