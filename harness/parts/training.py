@@ -88,8 +88,8 @@ class Training(Part):
     """auto: bf16 autocast where the device multiplies in it, else fp32; channels-last in any case. tf32 is fp32 with
     products of 10 bits, on GPUs that have it."""
     compile: Annotated[Literal["auto"] | bool, Neutral("auto"), Neutral(False)] = "auto"
-    """Whether the network is compiled for training (`torch.compile`); auto: where the shortest trial of the study is long
-    enough to win more than compiling costs."""
+    """Whether the network is compiled for training (`torch.compile`); auto: on a GPU, where the shortest trial of the study
+    is long enough to win more than compiling costs."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Neutral(0.0)] = 0.0
     deterministic: Annotated[bool, Neutral(False)] = False
     """Only kernels that repeat bit for bit, on a GPU too, at some cost in speed; a CPU repeats without."""
