@@ -8,29 +8,31 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.analysis.arms import plan_of
+from harness.config import Config
+from harness.cost import Shape
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
 from harness.design import digest
-from harness.errors import StorageError, StudyError
+from harness.errors import Interrupted, StorageError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
 from harness.execution.cluster import prepare
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.execution.reuse import may_stand, on_the_same_pictures
 from harness.execution.tracking import Tracking, assert_trackable
-from harness.gpus import only
+from harness.gpus import Gpu, only
 from harness.hardware import Hardware, hardware_here
 from harness.parts.part import is_target
 from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
 from harness.provenance import provenance
 from harness.shard import Shard
-from harness.sharing import assert_sensible, measure, settled
+from harness.sharing import AUTO, assert_sensible, measure, packed, settled
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
@@ -125,15 +127,13 @@ def run_study(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(only(options.resources.gpus, here=options.backend == "local"))
-        resources, sharing = settled(options.resources, found, measure)
-        options = replace(options, resources=resources)
+        options = replace(options, resources=settled(options.resources, found.study))
 
         # what is auto is resolved once, when the study is created
         asked, study, backend = found.asked, found.study, None
         if found.stored is None:
-            hardware = (
-                hardware_here(gpu=options.resources.gpus_per_trial != 0) if may_take_over(study, found, options) else None
-            )
+            gpu, later = options.resources.gpus_per_trial != 0, may_begin_later(study, found, options)
+            hardware = hardware_here(gpu=gpu) if later else None
             if hardware is None:
                 backend = stack.enter_context(opened(options, found, watcher, over))
                 hardware = backend.hardware()
@@ -155,9 +155,6 @@ def run_study(
             retire(store, one, study.name, runs)
         if watcher is not None and found.changes:
             watcher.changed(found.changes)
-        if sharing is not None:
-            store.set_attributes(study_id, {"sharing": sharing.to_json()})
-            (watcher or Watcher()).shares(sharing.words)
         ledger = Ledger(
             store,
             study_id,
@@ -178,7 +175,10 @@ def run_study(
         # run what is missing
         store.set_attributes(study_id, {"expected": ledger.planned})
         before = sum(ledger.finished.values())
-        if not ledger.done and not ledger.stopping and ledger.anything_to_train():
+        wanted = not ledger.done and not ledger.stopping and ledger.anything_to_train()
+        if wanted and options.resources.gpus_per_trial == "auto":
+            options = replace(options, resources=measured(options.resources, found, ledger))
+        if wanted and not (ledger.stopping or ledger.late):
             backend = backend or stack.enter_context(opened(options, found, watcher, over))
             with contextlib.ExitStack() as shown_elsewhere:  # which ends before what is said of the run
                 if options.trackers:
@@ -212,12 +212,35 @@ def resume_study(name: str, options: Options = Options(), **live: Any) -> Summar
     return run_study(Study.from_json(stored.attributes["asked"]), kept, **live)
 
 
-def may_take_over(study: Study, found: Checked, options: Options) -> bool:
-    """Whether a study that is about to be created may find its trials finished in the database, so that Ray is started only
-    once one has to be trained; not on a cluster, whose devices only it knows."""
-    if not options.rules.reuse or options.backend != "ray" or options.resources.address is not None or not may_stand(study):
+def may_begin_later(study: Study, found: Checked, options: Options) -> bool:
+    """Whether Ray is started only once a trial of a new study has to be trained: where they may be found finished in the
+    database, or it is measured first how many share a GPU; not on a cluster, whose devices only it knows."""
+    if options.backend != "ray" or options.resources.address is not None:
+        return False
+    if options.resources.gpus_per_trial == "auto":
+        return True
+    if not options.rules.reuse or not may_stand(study):
         return False
     return is_there(options.storage) and bool(on_the_same_pictures(read_studies(options.storage), found.info))
+
+
+def measured(resources: Resources, found: Checked, ledger: Ledger) -> Resources:
+    """The resources with `auto` replaced by what it comes to, which the ledger is told; as they are where the run is to end
+    before that is known."""
+
+    def one(configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int) -> int | None:
+        ledger.watcher.shares(f"{AUTO}: measures a training step of the largest configs on GPU {gpu.number}")
+        return measure(configs, shape, gpu, threads, stop=lambda: ledger.stopping or ledger.out_of_time(0.0))
+
+    try:
+        resources, sharing = packed(resources, found, one)
+    except Interrupted:
+        ledger.stop()
+        return resources
+    ledger.store.set_attributes(ledger.study_id, {"sharing": sharing.to_json()})
+    ledger.watcher.shares(sharing.words)
+    ledger.memory = resources.memory_share
+    return resources
 
 
 def unless_quicker(study: Study, asked: dict[str, Any], stored: list[Stored]) -> Study:

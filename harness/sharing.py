@@ -3,21 +3,23 @@
 import contextlib
 import json
 import math
-import os
-import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from harness.child import begun
 from harness.config import Config
 from harness.cost import Cost, Shape
 from harness.data.pictures import DataInfo
-from harness.errors import ConfigError, HarnessError, StudyError, one_line
+from harness.errors import ConfigError, HarnessError, Interrupted, StudyError, one_line
 from harness.execution.backend import Resources
 from harness.gpus import VISIBLE, Gpu, chosen
 from harness.hardware import cores
 from harness.preflight import Checked, sampled
+from harness.study import Study
 
 HEADROOM = 0.1
 """Of the memory that is free: what fragments, and what others come to take meanwhile."""
@@ -68,29 +70,32 @@ def assert_sensible(resources: Resources) -> None:
         raise HarnessError(f"--gpus-per-trial {asked:g}: this machine has {there} to use; name as many, or fewer")
 
 
-def settled(resources: Resources, found: Checked, measured: Measured) -> tuple[Resources, Sharing | None]:
-    """The resources with `auto` replaced by what it comes to now, and what was decided; None where nothing was left open. A
-    trial on several GPUs has a core for each.
+def settled(resources: Resources, study: Study) -> Resources:
+    """The resources with a core for each GPU of a trial. Raises StudyError for a loop of one's own, which neither shares its
+    batches nor is measured."""
+    if resources.devices > 1:
+        if study.trial is not None:
+            raise StudyError(
+                f"--gpus-per-trial {resources.devices}: our own loop shares batches between GPUs, {study.trial} does"
+                " not; leave it out, and as many trials train at once"
+            )
+        return replace(resources, cpus_per_trial=max(resources.cpus_per_trial, resources.devices))
+    if resources.gpus_per_trial == "auto" and study.trial is not None and chosen(resources.gpus):
+        raise StudyError(
+            f"{AUTO}: it measures steps of our own loop, and the study has {study.trial}; name a share, as in 0.25"
+        )
+    return resources
+
+
+def packed(resources: Resources, found: Checked, measured: Measured) -> tuple[Resources, Sharing]:
+    """The resources with `auto` replaced by what it comes to now, and what was decided.
 
     What a trial takes is measured once a study and kind of GPU, and then known from its database; what is free is looked
     at anew. Raises HarnessError where a step cannot be measured."""
-    if resources.devices > 1:
-        if found.study.trial is not None:
-            raise StudyError(
-                f"--gpus-per-trial {resources.devices}: our own loop shares batches between GPUs, {found.study.trial} does"
-                " not; leave it out, and as many trials train at once"
-            )
-        return replace(resources, cpus_per_trial=max(resources.cpus_per_trial, resources.devices)), None
-    if resources.gpus_per_trial != "auto":
-        return resources, None
     gpus = chosen(resources.gpus)
     if not gpus:
         words = f"{AUTO}: no GPU tells its memory here: one trial a GPU, or on cores where there is none"
         return replace(resources, gpus_per_trial=None), Sharing(0, 1.0, words)
-    if found.study.trial is not None:
-        raise StudyError(
-            f"{AUTO}: it measures steps of our own loop, and the study has {found.study.trial}; name a share, as in 0.25"
-        )
     roomiest = max(gpus, key=lambda gpu: gpu.free)
     known = found.stored.attributes.get("sharing", {}) if found.stored is not None else {}
     if known.get("gpu") == roomiest.name and known.get("bytes"):
@@ -166,27 +171,27 @@ def _priced(found: Checked) -> Iterator[tuple[Config, Cost]]:
                 yield config, cost
 
 
-def measure(configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int) -> int | None:
-    """`Measured`, in a process of its own, which gives the memory back when it ends. Raises HarnessError where it fails."""
+def measure(
+    configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int, *, stop: Callable[[], bool] = lambda: False
+) -> int | None:
+    """`Measured`, in a process of its own, which gives the memory back when it ends. Raises HarnessError where it fails,
+    Interrupted where `stop` says so first."""
     plain = [config.model_dump(mode="json") for config in configs]
-    asked = json.dumps({"configs": plain, "shape": list(shape), "threads": threads, "code": sys.path})
-    command, visible = [sys.executable, "-m", "harness.measure.footprint"], os.environ | {VISIBLE: gpu.uuid}
-    try:
-        done = subprocess.run(
-            command,
-            input=asked,
-            env=visible,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-            start_new_session=True,  # a Ctrl-C is for the run, which ends when the step has been measured
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise HarnessError(f"{UNMEASURED} ({one_line(error)}); name a share, as in 0.25") from None
-    try:
-        found: int | None = json.loads(done.stdout.splitlines()[-1])["bytes"]
-    except (ValueError, IndexError, KeyError, TypeError):
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise HarnessError(f"{UNMEASURED} ({said}); name a share, as in 0.25") from None
+    asked = {"configs": plain, "shape": list(shape), "threads": threads, "code": sys.path}
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        try:
+            with begun("harness.measure.footprint", asked, stdout=said, stderr=complained, **{VISIBLE: gpu.uuid}) as child:
+                end = time.monotonic() + PATIENCE
+                while child.poll() is None and time.monotonic() < end:
+                    if stop():
+                        raise Interrupted
+                    time.sleep(0.05)
+        except OSError as error:
+            raise HarnessError(f"{UNMEASURED} ({one_line(error)}); name a share, as in 0.25") from None
+        said.seek(0), complained.seek(0)
+        try:
+            found: int | None = json.loads(said.read().splitlines()[-1])["bytes"]
+        except (ValueError, IndexError, KeyError, TypeError):
+            words = (complained.read().strip() or f"exit code {child.returncode}").splitlines()[-1]
+            raise HarnessError(f"{UNMEASURED} ({words}); name a share, as in 0.25") from None
     return found

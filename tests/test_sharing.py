@@ -1,5 +1,8 @@
 """How many trials share a GPU: by what is free and what a trial takes, with a driver of GPUs that are not there."""
 
+import contextlib
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ from harness.config import Config, ResNet, Training
 from harness.cost import Shape
 from harness.errors import HarnessError
 from harness.execution.backend import Resources
-from harness.execution.ledger import Watcher
+from harness.execution.ledger import Rules, Watcher
 from harness.gpus import Gpu
+from harness.hardware import Hardware
 from harness.preflight import Checked, checked
-from harness.run import Options, resume_study, run_study
-from harness.sharing import HEADROOM, Sharing, assert_sensible, decide, fitting, largest, measure, settled
+from harness.run import Options, run_study
+from harness.sharing import HEADROOM, Sharing, assert_sensible, decide, fitting, largest, measure, packed, settled
 from harness.space import choose, vary
+from harness.storage.lease import ask_to_stop
 from harness.storage.reader import read_studies
 from harness.study import Random, Study, at_most
 from tests.gpus import GB, DriveGpus
@@ -131,6 +136,9 @@ def test_a_step_that_cannot_be_measured_is_one_line() -> None:
 # -- a run ------------------------------------------------------------------------------------------------------------
 
 
+MEASURES = "--gpus-per-trial auto: measures a training step of the largest configs on GPU 2"
+
+
 class Told(Watcher):
     """Remembers how GPUs are shared."""
 
@@ -142,12 +150,68 @@ class Told(Watcher):
 
 
 @pytest.fixture
+def hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process would say that loads torch to look."""
+    monkeypatch.setattr("harness.run.hardware_here", lambda gpu: Hardware("cpu", "fp32", tf32=False, compiler=False))
+
+
+class Ending(Told):
+    """Asks for the end once a step is measured, in one of the ways there are."""
+
+    def __init__(self, storage: str, way: str) -> None:
+        super().__init__()
+        self.storage, self.way, self.since = storage, way, 0.0
+
+    def shares(self, words: str) -> None:
+        super().shares(words)
+        self.since = time.monotonic()
+        if self.way == "harness stop":
+            ask_to_stop(self.storage, 1)
+
+    def asked(self) -> bool:
+        """Ctrl-C, once the process that measures is there."""
+        return self.way == "Ctrl-C" and bool(measuring())
+
+
+def measuring() -> list[str]:
+    """Processes that measure a step for this one."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            if parent == str(os.getpid()) and b"harness.measure.footprint" in (folder / "cmdline").read_bytes():
+                found.append(folder.name)
+    return found
+
+
+@pytest.mark.parametrize("way", ["Ctrl-C", "harness stop", "--for"])
+def test_who_measures_ends_at_once_and_goes_on_later(
+    make_study: MakeStudy, tmp_path: Path, drive_gpus: DriveGpus, hardware: None, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real process, which takes longer than that to load torch, and which a fault holds up for a minute."""
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "sitecustomize.py").write_text("import sys, time\nif 'footprint' in str(sys.orig_argv): time.sleep(60)\n")
+    monkeypatch.setenv("PYTHONPATH", str(held))
+    drive_gpus(40 * GB)
+    storage = f"sqlite:///{tmp_path}/harness.db"
+    watcher = Ending(storage, way)
+    rules = Rules(seconds=1.5) if way == "--for" else Rules()
+    done = run_study(
+        make_study(), Options(storage=storage, resources=AUTO, rules=rules), watcher=watcher, stop=watcher.asked
+    )
+    assert time.monotonic() - watcher.since < 10 and not measuring()
+    assert (done.trained, done.left, done.late) == (0, 4, way == "--for")
+    assert len(watcher.lines) == 1 and "sharing" not in read_studies(storage)[0].attributes
+
+
+@pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The GPUs that were measured on, where a trial takes 9 GB."""
     seen: list[str] = []
 
-    def one(configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int) -> int:
-        assert configs and shape == (1, 8, 8, 10) and threads == 1
+    def one(configs: Sequence[Config], shape: Shape, gpu: Gpu, threads: int, stop: Callable[[], bool]) -> int:
+        assert not stop() and configs and shape == (1, 8, 8, 10) and threads == 1
         seen.append(gpu.uuid)
         return 9 * GB
 
@@ -156,36 +220,42 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_run_measures_once_and_looks_anew_at_what_is_free(
-    make_study: MakeStudy, storage: str, measured: list[str], drive_gpus: DriveGpus
+    make_study: MakeStudy, storage: str, measured: list[str], drive_gpus: DriveGpus, hardware: None
 ) -> None:
+    """Each run ends once it is decided how GPUs are shared."""
     driver = drive_gpus(20 * GB, 50 * GB, 70 * GB, 80 * GB)
-    options = Options(storage=storage, backend="local", resources=Resources(gpus_per_trial="auto", gpus=(1, 2)))
-    told = Told()
-    run_study(make_study(strategy=Random(trials=1)), options, watcher=told)
+    options = Options(storage=storage, resources=Resources(gpus_per_trial="auto", gpus=(1, 2)))
+
+    def decided() -> list[str]:
+        told = Told()
+        done = run_study(make_study(), options, watcher=told, stop=lambda: "at once on each" in str(told.lines))
+        assert (done.trained, done.left) == (0, 4)
+        return told.lines
+
+    lines = decided()
     (kept,) = [stored.attributes["sharing"] for stored in read_studies(storage)]
     assert Sharing(**kept).count == 4 and kept["bytes"] == 9 * GB and kept["gpu"] == driver.name
-    assert told.lines == [kept["words"]] and "50.0 GB are free on GPU 1, the least" in kept["words"]
+    assert lines == [MEASURES, kept["words"]] and "50.0 GB are free on GPU 1, the least" in kept["words"]
     assert measured == ["GPU-22aa-bb"], "on the one with most room"
 
     driver.free[1] = 30 * GB
-    resume_study("tiny", options, watcher=told)
-    assert len(measured) == 1 and "30.0 GB are free on GPU 1, the least: 2 at once on each" in told.lines[1]
+    (line,) = decided()
+    assert "30.0 GB are free on GPU 1, the least: 2 at once on each" in line
     driver.name = "another"
-    resume_study("tiny", options)
-    assert len(measured) == 2, "another kind of GPU is another measurement"
+    assert len(decided()) == 2 and len(measured) == 2, "another kind of GPU is another measurement"
 
 
 def test_what_was_decided_is_what_trials_get(make_study: MakeStudy, tmp_path: Path, drive_gpus: DriveGpus) -> None:
     drive_gpus(20 * GB, 25 * GB)
-    resources, sharing = settled(AUTO, made(make_study, tmp_path), lambda *_: 2 * GB)
-    assert sharing is not None and sharing.count == 4
+    resources, sharing = packed(AUTO, made(make_study, tmp_path), lambda *_: 2 * GB)
+    assert sharing.count == 4
     assert (resources.share, resources.concurrency) == (0.25, 8)
     assert resources.memory_share == pytest.approx(0.9 * 20 / 4 / 80)
 
 
 def test_three_on_a_gpu_are_three_for_ray(make_study: MakeStudy, tmp_path: Path, drive_gpus: DriveGpus) -> None:
     drive_gpus(11 * GB)
-    resources, _ = settled(AUTO, made(make_study, tmp_path), lambda *_: 3 * GB)
+    resources, _ = packed(AUTO, made(make_study, tmp_path), lambda *_: 3 * GB)
     assert resources.share == 0.3333 and 3 * resources.share <= 1 < 4 * resources.share
 
 
@@ -218,9 +288,9 @@ def test_a_loop_of_ones_own_is_not_measured(make_study: MakeStudy, tmp_path: Pat
     drive_gpus(GB, GB)
     found = checked(make_study(trial="unmeasured:run"), f"sqlite:///{tmp_path}/harness.db", tmp_path, (str(tmp_path),))
     with pytest.raises(HarnessError, match=r"--gpus-per-trial 2: our own loop shares batches .* unmeasured:run does not"):
-        settled(Resources(gpus_per_trial=2), found, lambda *_: GB)
+        settled(Resources(gpus_per_trial=2), found.study)
     with pytest.raises(HarnessError, match=r"it measures steps of our own loop, and the study has unmeasured:run"):
-        settled(AUTO, found, lambda *_: GB)
+        settled(AUTO, found.study)
 
 
 def test_shares_of_memory_follow_shares_of_gpus() -> None:

@@ -80,7 +80,7 @@ class Watcher:
         """The study differs from what was run under its name before."""
 
     def shares(self, words: str) -> None:
-        """It was decided how many trials share a GPU."""
+        """It is measured, or was decided, how many trials share a GPU."""
 
     def began(self, ledger: "Ledger", running: Running) -> None:
         """A trial was handed out."""
@@ -151,7 +151,7 @@ class Ledger:
     earlier: Sequence[Record] = ()
     """Trials of earlier revisions of the study: a search begins with those that still hold."""
     memory: float = 1.0
-    """Share of a GPU's memory that a trial may take beside others."""
+    """Share of a GPU's memory that a trial may take beside others, from when it is handed out."""
     devices: int = 1
     """Processes that share each batch of a trial."""
 
@@ -370,6 +370,7 @@ class Ledger:
             running = self._alone.popleft()
         if running is None:
             return None
+        running.assignment = replace(running.assignment, memory=1.0 if running.alone else self.memory)
         self.running[running.number] = running
         self.watcher.began(self, running)
         return running.assignment
@@ -557,7 +558,6 @@ class Ledger:
             fingerprint=self.info.fingerprint,
             runs=self.places.runs,
             threads=self.study.threads,
-            memory=self.memory,
             devices=self.devices,
             token=self.lease.token if self.lease else 0,
             trial=self.study.trial,
@@ -598,7 +598,7 @@ class Ledger:
             self.untrained += 1
             self._end(self.running.pop(number), replace(outcome, state="stopped"))
         elif outcome.cause == "memory" and not running.alone and (len(self.running) > 1 or running.assignment.memory < 1):
-            running.alone, running.assignment = True, replace(running.assignment, memory=1.0)
+            running.alone = True
             self._alone.append(self.running.pop(number))
         else:
             self._end(self.running.pop(number), outcome)

@@ -1,16 +1,16 @@
 """How much of a GPU's memory a trial takes: a few steps of the engine's own loop and an evaluation, on pictures made up.
 
-Run as a process of its own, which is told the configs on stdin and says the bytes on stdout: what it took is free again
-when it ends.
+Run as a process of its own, which is told the configs and says the bytes on stdout: what it took is free again when it
+ends.
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
 
+from harness.child import told
 from harness.code import add_paths
 from harness.config import Config, part_from_json
 from harness.cost import Shape
@@ -80,7 +80,7 @@ def bytes_here(configs: Sequence[Config], shape: Shape, threads: int) -> int:
 
 def main() -> None:
     """Says the bytes; null where there is not so much memory."""
-    asked: dict[str, Any] = json.load(sys.stdin)
+    asked = told()
     add_paths(asked["code"])
     configs = [cast(Config, part_from_json(plain)) for plain in asked["configs"]]
     try:
