@@ -177,7 +177,7 @@ def run_study(
         before = sum(ledger.finished.values())
         wanted = not ledger.done and not ledger.stopping and ledger.anything_to_train()
         if wanted and options.resources.gpus_per_trial == "auto":
-            options = replace(options, resources=measured(options.resources, found, ledger))
+            options = replace(options, resources=measured(options, found, ledger))
         if wanted and not (ledger.stopping or ledger.late):
             backend = backend or stack.enter_context(opened(options, found, watcher, over))
             with contextlib.ExitStack() as shown_elsewhere:  # which ends before what is said of the run
@@ -224,7 +224,7 @@ def may_begin_later(study: Study, found: Checked, options: Options) -> bool:
     return is_there(options.storage) and bool(on_the_same_pictures(read_studies(options.storage), found.info))
 
 
-def measured(resources: Resources, found: Checked, ledger: Ledger) -> Resources:
+def measured(options: Options, found: Checked, ledger: Ledger) -> Resources:
     """The resources with `auto` replaced by what it comes to, which the ledger is told; as they are where the run is to end
     before that is known."""
 
@@ -233,11 +233,12 @@ def measured(resources: Resources, found: Checked, ledger: Ledger) -> Resources:
         return measure(configs, shape, gpu, threads, stop=lambda: ledger.stopping or ledger.out_of_time(0.0))
 
     try:
-        resources, sharing = packed(resources, found, one)
+        resources, sharing = packed(options.resources, found, one, one_by_one=options.backend == "local")
     except Interrupted:
         ledger.stop()
-        return resources
-    ledger.store.set_attributes(ledger.study_id, {"sharing": sharing.to_json()})
+        return options.resources
+    if sharing.gpu:
+        ledger.store.set_attributes(ledger.study_id, {"sharing": sharing.to_json()})
     ledger.watcher.shares(sharing.words)
     ledger.memory = resources.memory_share
     return resources

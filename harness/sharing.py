@@ -87,8 +87,11 @@ def settled(resources: Resources, study: Study) -> Resources:
     return resources
 
 
-def packed(resources: Resources, found: Checked, measured: Measured) -> tuple[Resources, Sharing]:
-    """The resources with `auto` replaced by what it comes to now, and what was decided.
+def packed(
+    resources: Resources, found: Checked, measured: Measured, *, one_by_one: bool = False
+) -> tuple[Resources, Sharing]:
+    """The resources with `auto` replaced by what it comes to now, and what was decided; `one_by_one` where trials do not run
+    side by side, which leaves nothing to divide.
 
     What a trial takes is measured once a study and kind of GPU, and then known from its database; what is free is looked
     at anew. Raises HarnessError where a step cannot be measured."""
@@ -96,6 +99,9 @@ def packed(resources: Resources, found: Checked, measured: Measured) -> tuple[Re
     if not gpus:
         words = f"{AUTO}: no GPU tells its memory here: one trial a GPU, or on cores where there is none"
         return replace(resources, gpus_per_trial=None), Sharing(0, 1.0, words)
+    if one_by_one:
+        words = f"{AUTO}: --backend local trains one trial at a time, with all the memory that is free on its GPU"
+        return replace(resources, gpus_per_trial=None), Sharing(1, 1.0, words)
     roomiest = max(gpus, key=lambda gpu: gpu.free)
     known = found.stored.attributes.get("sharing", {}) if found.stored is not None else {}
     if known.get("gpu") == roomiest.name and known.get("bytes"):

@@ -15,7 +15,7 @@ from harness.config import Config, ResNet, Training
 from harness.cost import Shape
 from harness.errors import HarnessError
 from harness.execution.backend import Resources
-from harness.execution.ledger import Rules, Watcher
+from harness.execution.ledger import Ledger, Rules, Running, Watcher
 from harness.gpus import Gpu
 from harness.hardware import Hardware
 from harness.preflight import Checked, checked
@@ -257,6 +257,27 @@ def test_three_on_a_gpu_are_three_for_ray(make_study: MakeStudy, tmp_path: Path,
     drive_gpus(11 * GB)
     resources, _ = packed(AUTO, made(make_study, tmp_path), lambda *_: 3 * GB)
     assert resources.share == 0.3333 and 3 * resources.share <= 1 < 4 * resources.share
+
+
+def test_who_trains_one_trial_at_a_time_divides_nothing(
+    make_study: MakeStudy, storage: str, measured: list[str], drive_gpus: DriveGpus
+) -> None:
+    """Its whole GPU is also there for a trial that needs more than was measured."""
+    drive_gpus(80 * GB)
+    shares: list[float] = []
+
+    class Handed(Told):
+        def began(self, ledger: Ledger, running: Running) -> None:
+            shares.append(running.assignment.memory)
+
+    told = Handed()
+    done = run_study(
+        make_study(strategy=Random(trials=1)), Options(storage=storage, backend="local", resources=AUTO), watcher=told
+    )
+    assert done.complete == 1 and shares == [1.0] and not measured
+    assert told.lines == [
+        "--gpus-per-trial auto: --backend local trains one trial at a time, with all the memory that is free on its GPU"
+    ]
 
 
 def test_without_gpus_trials_run_on_cores(make_study: MakeStudy, storage: str, drive_gpus: DriveGpus) -> None:
