@@ -117,3 +117,19 @@ def only(wanted: Sequence[int] | None, *, here: bool = False) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+# -- what a trial may take of one -------------------------------------------------------------------------------------
+
+CONTEXT = 600 * 2**20
+"""Bytes that a process takes of a GPU beside its tensors: its context, kernels, workspaces of libraries (estimated)."""
+
+
+def tensors_share(share: float, total: int) -> float:
+    """Of a process's share of a GPU of `total` bytes, what is left for tensors; at least half of it."""
+    return 1.0 if share >= 1 else max(share - CONTEXT / total, share / 2)
+
+
+def holds_pictures(pictures: int, allowed: float) -> bool:
+    """Whether a trial keeps so many bytes of pictures on its GPU: where they are at most half of what it may for tensors."""
+    return 2 * pictures <= allowed

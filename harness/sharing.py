@@ -13,10 +13,9 @@ from typing import Any
 from harness.child import begun
 from harness.config import Config
 from harness.cost import Cost, Shape
-from harness.data.pictures import DataInfo
 from harness.errors import ConfigError, HarnessError, Interrupted, StudyError, one_line
 from harness.execution.backend import Resources
-from harness.gpus import VISIBLE, Gpu, chosen
+from harness.gpus import VISIBLE, Gpu, chosen, holds_pictures, tensors_share
 from harness.hardware import cores
 from harness.preflight import Checked, sampled
 from harness.study import Study
@@ -108,23 +107,32 @@ def packed(
         need: int | None = known["bytes"]
     else:
         need = measured(largest(found), found.info.shape, roomiest, found.study.threads)
-    decided = replace(decide(need, pictures_held(found.info, roomiest), gpus, resources), gpu=roomiest.name)
+    pictures = 0 if found.info.streamed or found.info.own else found.info.bytes
+    decided = replace(decide(need, pictures, gpus, resources), gpu=roomiest.name)
     at_once = decided.count * len(gpus) if decided.count > 1 else None
     kept = replace(resources, concurrency=resources.concurrency or at_once, memory=decided.memory)
     return replace(kept, gpus_per_trial=math.floor(1e4 / decided.count) / 1e4), decided
 
 
 def decide(need: int | None, pictures: int, gpus: Sequence[Gpu], resources: Resources) -> Sharing:
-    """How many trials fit onto each GPU, of which each takes `need` bytes (None: more than it has) and holds pictures."""
+    """How many trials fit onto each GPU, of which each takes `need` bytes (None: more than it has), and its pictures where
+    it holds them there, which it does by the share of memory that it is given."""
     least = min(gpus, key=lambda gpu: gpu.free)
-    room, taken = int(least.free * (1 - HEADROOM)), None if need is None else need + pictures
-    count, why = (1, "and it may fail") if taken is None or taken > room else fitting(room // taken, len(gpus), resources)
+    room, ways = int(least.free * (1 - HEADROOM)), []
+    for held in (pictures, 0):
+        taken = None if need is None else need + held
+        too_much = taken is None or taken > room
+        count, why = (1, "and it may fail") if too_much else fitting(room // (taken or 1), len(gpus), resources)
+        memory = 1.0 if count == 1 else room / count / least.total
+        if holds_pictures(pictures, tensors_share(memory, least.total) * least.total) == (held == pictures):
+            ways.append((count, memory, taken, why))
+    count, memory, taken, why = next((way for way in ways if way[0] > 1), ways[0])
     words = (
         f"{AUTO}: a trial of the largest config takes {'too much' if taken is None else _size(taken)} of {least.name};"
         f" {_size(least.free)} are free on GPU {least.number}{', the least' if len(gpus) > 1 else ''}:"
         f" {count} at once on {'each' if len(gpus) > 1 else 'it'} ({why})"
     )
-    return Sharing(count, 1.0 if count == 1 else room / count / least.total, words, bytes=need or 0)
+    return Sharing(count, memory, words, bytes=need or 0)
 
 
 def fitting(by_memory: int, gpus: int, resources: Resources) -> tuple[int, str]:
@@ -137,11 +145,6 @@ def fitting(by_memory: int, gpus: int, resources: Resources) -> tuple[int, str]:
     if count == asked:
         return count, f"--concurrency {resources.concurrency}; its memory holds {by_memory}"
     return count, f"{cores()} cores, {resources.cpus_per_trial} a trial; its memory holds {by_memory}"
-
-
-def pictures_held(info: DataInfo, gpu: Gpu) -> int:
-    """Bytes of the pictures that each trial's process holds on the GPU, if it does."""
-    return 0 if info.streamed or info.own or 2 * info.bytes > gpu.total else info.bytes
 
 
 def _size(count: float) -> str:

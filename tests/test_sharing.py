@@ -16,7 +16,7 @@ from harness.cost import Shape
 from harness.errors import HarnessError
 from harness.execution.backend import Resources
 from harness.execution.ledger import Ledger, Rules, Running, Watcher
-from harness.gpus import Gpu
+from harness.gpus import Gpu, holds_pictures, tensors_share
 from harness.hardware import Hardware
 from harness.preflight import Checked, checked
 from harness.run import Options, run_study
@@ -82,11 +82,34 @@ def test_what_shares_a_gpu_fits_into_it(need: int, pictures: int, free: list[flo
     least = min(free) * GB
     assert found.count >= 1 and found.count * len(free) <= max(8, len(free))
     if found.count > 1:
-        assert found.count * (need + pictures) <= (1 - HEADROOM) * least
-        assert need + pictures <= found.memory * 80 * GB + 1, "a trial's share holds what was measured"
+        if holds_pictures(pictures, tensors_share(found.memory, 80 * GB) * 80 * GB):
+            need += pictures
+        assert found.count * need <= (1 - HEADROOM) * least
+        assert need <= found.memory * 80 * GB + 1, "a trial's share holds what was measured"
         assert found.count * found.memory * 80 * GB <= (1 - HEADROOM) * least + 1, "all shares together fit"
     else:
         assert found.memory == 1.0
+
+
+@pytest.mark.parametrize(
+    ("need", "pictures", "count", "taken"),
+    [
+        (4, 3, 10, "7.0 GB"),  # 7.2 GB each, 6.6 for tensors: twice 3
+        (4, 4, 18, "4.0 GB"),  # 8 GB each, 7.4 for tensors: not twice 4, so 4 GB each
+        (4, 35, 18, "4.0 GB"),  # alone it would hold them
+        (30, 10, 1, "40.0 GB"),  # of two, each would hold them, and would have too little
+        (30, 41, 2, "30.0 GB"),
+    ],
+)
+def test_pictures_are_counted_where_the_worker_holds_them(
+    need: int, pictures: int, count: int, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 80 GB: what a worker finds that it may take is what was divided by."""
+    monkeypatch.setattr("harness.sharing.cores", lambda: 64)
+    found = decide(need * GB, pictures * GB, gpus(80), AUTO)
+    allowed = tensors_share(found.memory, 80 * GB) * 80 * GB
+    assert (found.count, taken in found.words) == (count, True), found.words
+    assert holds_pictures(pictures * GB, allowed) == (taken == f"{need + pictures}.0 GB")
 
 
 def test_more_cores_never_give_fewer_trials(monkeypatch: pytest.MonkeyPatch) -> None:

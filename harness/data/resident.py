@@ -14,6 +14,7 @@ from harness.config import Training
 from harness.data.augment import Augmentation, Batch, Normalise
 from harness.data.pictures import Counts, DataInfo, Files, Pictures
 from harness.data.sources import split
+from harness.gpus import holds_pictures
 from harness.training.device import memory_allowed
 
 _placed: dict[torch.device, tuple[str, Tensor]] = {}
@@ -85,10 +86,9 @@ class Whole:
 
 
 def placed(pictures: Pictures, fingerprint: str, device: torch.device) -> Tensor:
-    """All pictures as one tensor, where batches are cut from them: on the device, if they take less than half of what
-    this process may."""
+    """All pictures as one tensor, where batches are cut from them: on the device, if there is room for them."""
     images = torch.from_numpy(pictures.images)
-    if device.type != "cuda" or 2 * images.nbytes > memory_allowed(device):
+    if device.type != "cuda" or not holds_pictures(images.nbytes, memory_allowed(device)):
         _placed.pop(device, None)
         return images
     if _placed.get(device, ("", None))[0] != fingerprint:

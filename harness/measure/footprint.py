@@ -14,11 +14,10 @@ from harness.child import told
 from harness.code import add_paths
 from harness.config import Config, part_from_json
 from harness.cost import Shape
-from harness.gpus import Gpu, allowed, present
+from harness.gpus import CONTEXT, Gpu, allowed, present
 from harness.measure.timing import MadeUp, rehearsed
 from harness.record import Epoch
 from harness.training import loop
-from harness.training.device import CONTEXT
 from harness.trial import cause_of
 
 STEPS = 2

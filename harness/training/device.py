@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from harness.errors import HarnessError
-from harness.gpus import VISIBLE
+from harness.gpus import VISIBLE, tensors_share
 from harness.hardware import Hardware
 
 
@@ -77,21 +77,12 @@ def claim(threads: int, *, precision: str = "fp32", deterministic: bool = False)
     torch.use_deterministic_algorithms(deterministic)
 
 
-CONTEXT = 600 * 2**20
-"""Bytes that a process takes of a GPU beside its tensors: its context, kernels, workspaces of libraries (estimated)."""
-
-
 def limit_memory(share: float) -> None:
     """Lets this process take so much of its GPU's memory, what lies beside tensors included; 1 lifts the limit. Whatever
     asks for more is out of memory, and nobody else is."""
     if best_device() == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(tensors_share(share, total))
-
-
-def tensors_share(share: float, total: int) -> float:
-    """The share of a GPU of `total` bytes that is left for tensors; at least half of the process's own."""
-    return 1.0 if share >= 1 else max(share - CONTEXT / total, share / 2)
 
 
 def memory_allowed(device: torch.device) -> float:

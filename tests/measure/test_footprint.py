@@ -5,10 +5,10 @@ import torch
 
 from harness.config import Config, ResNet, Training
 from harness.cost import Shape
-from harness.gpus import Gpu
-from harness.measure.footprint import CONTEXT, CudaMeter, beside, bytes_of
+from harness.gpus import CONTEXT, Gpu, tensors_share
+from harness.measure.footprint import CudaMeter, beside, bytes_of
 from harness.measure.latency import Storages
-from harness.training.device import limit_memory, tensors_share
+from harness.training.device import limit_memory
 
 SHAPE = Shape(3, 16, 16, 10)
 GIB = 2**30
