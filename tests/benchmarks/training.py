@@ -2,7 +2,8 @@
 
 Every way is a process of its own that waits for its turn; a round gives each a turn of as many steps, so that what else the
 machine does meets them all. Ours is the whole trial (`run_trial`): resident pictures, crops and flips, metrics, checkpoints;
-its evaluation and its checkpoints are told beside. The bare loop has the same network, precision, memory settings and
+its evaluation and its checkpoints are told beside. Ours and the common way also run as a study does: two at a time, of one
+thread each. The bare loop has the same network, precision, memory settings and
 optimiser, one batch that is ever the same, and nothing else. The common way is an ImageFolder with PIL transforms in a
 DataLoader of two processes, in fp32. timm's is its loader, optimizer, scheduler and meters, with bf16 autocast and
 channels-last, which its script has as flags.
@@ -13,6 +14,7 @@ DIR holds train/<class>/* with test/<class>/* beside it, of 32x32 pictures.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -29,8 +31,13 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 NETWORKS = ("ResNet-20", "ExpAtt-ResNet-20", "ResNet-8")
 WAYS = ("ours", "bare", "common", "timm")
-PACKED = "ours, two trials of one thread"
+PACKED = {f"{way}, two trials of one thread": way for way in ("ours", "common")}
+"""As a study runs them: a trial a core."""
 BATCH, CLASSES, HELD = 128, 10, 0.1
+AHEAD = 4
+"""Batches that a DataLoader of two processes makes ahead: those of a turn's first steps were made while others had theirs."""
+SETTLE = 0.7
+"""Seconds after a turn in which loaders make these, before the next begins."""
 Turn = Callable[[], dict[str, float]]
 """Trains so many steps; returns pictures a second, and what is told beside."""
 
@@ -95,15 +102,17 @@ def ours(given: argparse.Namespace) -> Turn:
 
 
 def loop(batches: Callable[[], Any], model: Any, end: Callable[[], None], steps: int, precision: str) -> Turn:
-    """A turn of a plain loop."""
+    """A turn of a plain loop; its clock starts when what was made ahead is used up."""
     import torch
     from torch.nn import functional as F
 
     model.train()
 
     def turn() -> dict[str, float]:
-        began, seen = time.perf_counter(), 0
-        for _ in range(steps):
+        began, seen = 0.0, 0
+        for step in range(-AHEAD, steps):
+            if step == 0:
+                began, seen = time.perf_counter(), 0
             images, labels = batches()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
                 scores = model(images)
@@ -262,6 +271,7 @@ class Way:
 
     def end(self) -> dict[str, float]:
         found: dict[str, float] = json.loads(self._answer())
+        time.sleep(SETTLE)
         return found
 
     def close(self) -> None:
@@ -272,25 +282,27 @@ class Way:
 def measured(network: str, given: argparse.Namespace) -> dict[str, Any]:
     """Rounds of all ways with one network."""
     names = [*WAYS, "ours compiled"] if given.compiled else list(WAYS)
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in (*names, PACKED)}
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in (*names, *PACKED)}
     ways: list[Way] = []
+    packed: dict[str, list[Way]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         try:
             for name in names:
                 ways.append(Way(name, network, given.threads, given, folder))
-            packed = [Way("ours", network, 1, given, folder) for _ in range(2)]
+            for name, way in PACKED.items():
+                packed[name] = [Way(way, network, 1, given, folder) for _ in range(2)]
             for index in range(given.rounds):
                 for way in ways:
                     way.begin()
                     rounds[way.name].append(way.end())
-                for way in packed:
-                    way.begin()
-                rounds[PACKED].append({"rate": sum(way.end()["rate"] for way in packed)})
+                for name, pair in packed.items():
+                    for way in pair:
+                        way.begin()
+                    rounds[name].append({"rate": sum(way.end()["rate"] for way in pair)})
                 told = ", ".join(f"{name} {found[-1]['rate']:,.0f}" for name, found in rounds.items())
                 print(f"{network}, round {index + 1}: {told}", flush=True)
-            ways += packed
         finally:
-            for way in ways:
+            for way in itertools.chain(ways, *packed.values()):
                 way.close()
     return summary(rounds)
 
@@ -306,7 +318,9 @@ def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
         return round(statistics.median(first["rate"] / second["rate"] for first, second in pairs), 3)
 
     ratios = {f"ours / {other}": ratio("ours", other) for other in ("bare", "common", "timm")}
-    ratios["two trials of one thread / one of two"] = ratio(PACKED, "ours")
+    two_of_ours, two_common = PACKED
+    ratios["two trials of one thread / one of two"] = ratio(two_of_ours, "ours")
+    ratios["two of ours / two common"] = ratio(two_of_ours, two_common)
     if "ours compiled" in rounds:
         ratios["ours compiled / common"] = ratio("ours compiled", "common")
     return {
