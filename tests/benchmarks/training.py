@@ -35,7 +35,7 @@ PACKED = {f"{way}, two trials of one thread": way for way in ("ours", "common")}
 """As a study runs them: a trial a core."""
 BATCH, CLASSES, HELD = 128, 10, 0.1
 AHEAD = 4
-"""Batches that a DataLoader of two processes makes ahead: those of a turn's first steps were made while others had theirs."""
+"""Batches that a DataLoader of two processes makes ahead: so many of a turn were made while others had theirs."""
 SETTLE = 0.7
 """Seconds after a turn in which loaders make these, before the next begins."""
 Turn = Callable[[], dict[str, float]]
