@@ -358,7 +358,7 @@ def deviation_seen(study: Study, space: Space, records: Sequence[Record], metric
     if not measured:
         return None, 0
     deviation = median(effect.test.error * math.sqrt(len(effect.seeds)) for effect in measured)
-    if deviation < 1e-12:  # equal but for rounding: too few pictures, or epochs, to tell anything
+    if not 1e-12 <= deviation < math.inf:  # equal but for rounding: too few pictures, or epochs, to tell anything
         return None, 0
     return deviation, sum(len(effect.seeds) for effect in measured)
 

@@ -32,6 +32,8 @@ class Test:
     difference: float
     error: float
     df: int
+    equal: bool = False
+    """Whether all differences are equal: the error is that of rounding then."""
 
     @property
     def p(self) -> float:
@@ -205,15 +207,34 @@ def paired(values: Values, one: str, other: str) -> tuple[int, ...]:
 
 def _tests(values: Values, baseline: str, arms: Sequence[str]) -> dict[str, Test]:
     """Each arm by its own differences."""
+    found, measured = {}, [value for cells in values.values() for value in cells.values()]
+    for arm in arms:
+        differences = [values[arm][seed] - values[baseline][seed] for seed in paired(values, baseline, arm)]
+        found[arm] = paired_test(differences, measured)
+    return found
+
+
+NOISE = 1e-12
+"""Of a value, as a share: what is smaller is the computer's rounding."""
+
+
+def paired_test(differences: Sequence[float], measured: Sequence[float]) -> Test:
+    """Student's t on differences of what was measured.
+
+    Where all differences are equal, which a few seeds may be by chance as values are counts of pictures or were rounded,
+    their deviation is that of the rounding: of two errors, each uniform over the smallest step between measured values;
+    unknown, and infinite, where all values are equal too."""
     import numpy as np
 
-    found = {}
-    for arm in arms:
-        differences = np.array([values[arm][seed] - values[baseline][seed] for seed in paired(values, baseline, arm)])
-        count = len(differences)
-        error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
-        found[arm] = Test(float(differences.mean()) if count else math.nan, error, count - 1)
-    return found
+    count = len(differences)
+    if count < 2:
+        return Test(differences[0] if count else math.nan, math.nan, count - 1)
+    deviation = float(np.std(differences, ddof=1))
+    if equal := bool(deviation <= NOISE * np.abs(differences).max()):
+        steps = np.diff(np.unique(measured))
+        steps = steps[steps > NOISE * np.abs(measured).max()]
+        deviation = float(steps.min()) / math.sqrt(6) if len(steps) else math.inf
+    return Test(math.fsum(differences) / count, deviation / math.sqrt(count), count - 1, equal)
 
 
 SHARED_VARIANCE = 0.05
@@ -233,8 +254,8 @@ def _pooled(values: Values, baseline: str, arms: Sequence[str]) -> dict[str, Tes
     residuals = table - rows - table.mean(axis=0) + table.mean()
     df = (len(table) - 1) * (len(seeds) - 1)
     variance = float((residuals**2).sum()) / df
-    rounding = np.abs(residuals).max() <= 1e-12 * np.abs(table).max()
-    if rounding or (len(seeds) > 2 and levene(*residuals, center="median").pvalue < SHARED_VARIANCE):
+    constant = np.abs(residuals).max() <= NOISE * np.abs(table).max()
+    if constant or (len(seeds) > 2 and levene(*residuals, center="median").pvalue < SHARED_VARIANCE):
         return {}
     error = math.sqrt(2 * variance / len(seeds))
     return {arm: Test(float(row[0] - rows[0, 0]), error, df) for arm, row in zip(arms, rows[1:])}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.analysis.effects import LEVEL, Effect, Look, Test, Values, Verdict, pairing
+from harness.analysis.effects import LEVEL, Effect, Look, Test, Values, Verdict, paired_test, pairing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -315,7 +315,9 @@ def _settled(standing: Standing, bench: Bench, place: int, seeds: int) -> Standi
 def _judged(values: Values, baseline: str, arm: str, seeds: int, rule: Rule) -> Standing:
     """The comparison of an arm over so many seeds, before Holm's procedure."""
     pairs = tuple(seed for seed in range(seeds) if seed in values[arm] and seed in values[baseline])
-    test, p, close = _tested(tuple(values[arm][seed] - values[baseline][seed] for seed in pairs), rule)
+    test, p, close = _tested(
+        tuple(values[arm][seed] for seed in pairs), tuple(values[baseline][seed] for seed in pairs), rule
+    )
     return Standing("open", seeds, pairs, test, p, close=close)
 
 
@@ -326,14 +328,12 @@ def _surely_open(values: Values, baseline: str, arm: str, seeds: int, rule: Rule
 
 
 @lru_cache(maxsize=4096)
-def _tested(differences: tuple[float, ...], rule: Rule) -> tuple[Test, float, float]:
-    """Student's t on paired differences, and both p-values, which have paid for the looks; 1 before the first of them."""
+def _tested(measured: tuple[float, ...], base: tuple[float, ...], rule: Rule) -> tuple[Test, float, float]:
+    """Student's t on paired values, and both p-values, which have paid for the looks; 1 before the first of them."""
     import numpy as np
 
-    count = len(differences)
-    error = float(np.std(differences, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
-    test = Test(math.fsum(differences) / count if count else math.nan, error, count - 1)
-    if count < rule.first:
+    test = paired_test([one - other for one, other in zip(measured, base)], (*measured, *base))
+    if len(measured) < rule.first:
         return test, 1.0, 1.0
     p = float(chance(np.array(test.p), rule.first, rule.most))
     if rule.margin is None:

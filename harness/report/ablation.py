@@ -11,7 +11,7 @@ from typing import Literal
 from harness.analysis.effects import Effect, Values, effects, half_width
 from harness.analysis.sequential import Course, course_effects
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
-from harness.report.words import Unit, is_share, unit
+from harness.report.words import Unit, counted, is_share, listed, unit
 
 Form = Literal["latex", "markdown", "csv"]
 MARKS: dict[str, tuple[str, str]] = {
@@ -104,9 +104,12 @@ class Ablation:
             found.append(f"Difference to {self.baseline}: 95 % interval of each; {test}{several}.")
         if margin := next((effect.margin for effect in told if effect.margin), None):
             found.append(f"Margin {self.number(margin)}{self.unit}: two one-sided tests.")
+        if equal := [effect.arm for effect in told if effect.test.equal]:
+            whose = listed(equal) if len(equal) <= FEW else f"{len(equal)} arms"
+            found.append(f"All differences of {whose} are equal: tested by the step in which values are rounded.")
         lacking = [effect for effect in told if effect.missing]
         found += [
-            f"{effect.arm}: {len(effect.missing)} of the seeds are missing here or in the baseline"
+            f"{effect.arm}: {counted(len(effect.missing), 'seed')} missing here or in the baseline"
             f" ({', '.join(map(str, effect.missing[:8]))}{', ...' if len(effect.missing) > 8 else ''})."
             for effect in lacking[:FEW]
         ]
@@ -168,7 +171,7 @@ def ablation(
         }
     found = {effect.arm: effect for effect in told}
     rows = tuple(_row(arm, values[arm], found.get(arm), (costs or {}).get(arm, {})) for arm in (baseline, *found))
-    errors = [effect.test.error for effect in found.values() if effect.test.df >= 1 and effect.test.error > 0]
+    errors = [effect.test.error for effect in found.values() if effect.test.df >= 1 and 0 < effect.test.error < math.inf]
     within = all(0 <= value <= 1 for arm in values.values() for value in arm.values())
     share = within and (is_share(metric, unit) or metric == "top1")
     scale, symbol = (100.0, "%") if share else (1.0, unit)

@@ -159,9 +159,26 @@ def test_other_methods_and_what_they_could_reach() -> None:
     assert ten.bootstrap is not None and ten.bootstrap[0] < 0.65 < ten.bootstrap[1]
 
 
-def test_arms_that_differ_by_constants_alone_are_compared_all_the_same() -> None:
-    """What is left between seeds is rounding: no variance that arms could share."""
+def test_arms_that_differ_by_constants_alone_are_tested_by_the_rounding_of_their_values() -> None:
+    """There is no variance to share, nor a spread: an error of a step's size is assumed, so that one step is not enough."""
     values = {
         arm: {seed: 0.8 + 0.01 * seed + gain for seed in range(3)} for arm, gain in (("a", 0), ("b", 0.01), ("c", 0.02))
     }
-    assert [effect.verdict for effect in effects(values, "a")] == ["helps", "helps"]
+    one, two = effects(values, "a")
+    assert [one.verdict, two.verdict] == ["undecided", "helps"]
+    error = 0.01 / math.sqrt(6 * 3)
+    assert two.test.p == pytest.approx(2 * stats.t.sf(0.02 / error, 2)) and one.high == pytest.approx(
+        0.01 + stats.t.ppf(0.975, 2) * error
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_seeds_that_agree_by_chance_prove_nothing(seeds: int) -> None:
+    """Accuracies are counts of a hundred pictures: a few differences are often all equal where nothing differs."""
+    rng = np.random.default_rng(0)
+    counts = np.round(100 * rng.normal(0.9, 0.007, (400, 2, seeds))) / 100
+    claimed = 0
+    for plain, arm in counts:
+        (found,) = effects(table({"plain": list(plain), "arm": list(arm)}), "plain")
+        claimed += found.verdict != "undecided"
+    assert claimed / len(counts) <= 0.05

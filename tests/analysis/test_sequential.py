@@ -140,10 +140,13 @@ def test_expectations_are_those_of_a_simulation() -> None:
     assert smallest_shown(Rule(3, 10), 4, 0.3) > smallest_shown(Rule(3, 10), 1, 0.3)
 
 
-def test_an_arm_without_variance_is_compared_all_the_same() -> None:
-    flat = {"base": dict.fromkeys(range(3), 0.5), "same": dict.fromkeys(range(3), 0.5), "more": dict.fromkeys(range(3), 0.6)}
+def test_an_arm_without_variance_is_compared_by_the_rounding_of_its_values() -> None:
+    base = {0: 0.5, 1: 0.501, 2: 0.5}
+    flat = {"base": base, "same": base, "more": {seed: value + 0.1 for seed, value in base.items()}}
     found = follow(flat, {}, "base", Rule(3, 10, 0.01))
     assert (found.arms["same"].kind, found.arms["more"].kind) == ("close", "differs")
+    coarse = {name: {seed: round(value, 1) for seed, value in cells.items()} for name, cells in flat.items()}
+    assert {one.kind for one in follow(coarse, {}, "base", Rule(3, 10, 0.01)).arms.values()} == {"open"}
     assert math.isinf(
         course_effects(follow({"base": {}, "a": {}}, {}, "base", Rule(3, 10)), {"base": {}, "a": {}}, "base")[0].low
     )

@@ -25,7 +25,7 @@ def test_markdown_rounds_to_what_the_seeds_can_tell() -> None:
     assert lines[0] == "<!-- study x - - commit y -->"
     assert lines[3] == "| plain | 6 | 91.00 ± 0.81 | - | - | - | baseline |"
     assert lines[4] == r"| se & co_2 \| <b> | 5 | **91.86 ± 0.67** | +0.64 | [+0.35, +0.93] | 0.003 | helps |"
-    assert any("1 of the seeds are missing here or in the baseline (3)" in line for line in lines)
+    assert any("1 seed missing here or in the baseline (3)" in line for line in lines)
 
 
 def test_latex_is_a_booktabs_table_with_its_marks_explained() -> None:
