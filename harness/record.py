@@ -11,9 +11,11 @@ from harness.config import Config, Scalar, part_from_json
 
 State = Literal["running", "complete", "stopped", "failed"]
 """stopped: ended early by our scheduler, and nothing else."""
+FOLLOWED = ("accuracy", "loss", "train_loss", "top5")
+"""What our own loop measures after each epoch."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """One point of a curve: what was measured after an epoch (from 1)."""
 
@@ -44,7 +46,8 @@ class Epoch:
 
     def value(self, metric: str) -> float:
         """A metric of the curve by name, NaN where the epoch has none."""
-        return self.train_loss if metric == "train_loss" and metric not in self.own else self.metrics().get(metric, math.nan)
+        found = self.own.get(metric, getattr(self, metric) if metric in FOLLOWED else None)
+        return math.nan if found is None else found
 
     @property
     def headline(self) -> float:
@@ -62,10 +65,12 @@ class Epoch:
     @staticmethod
     def from_row(row: Sequence[Any]) -> "Epoch":
         """What `row` gave, also of an earlier version."""
-        given = dict(zip(Epoch.__dataclass_fields__, row))
-        radii = {place: tuple(values) for place, values in given.get("radii", {}).items()}
-        missing = {name: math.nan for name in ("accuracy", "loss", "train_loss") if given[name] is None}
-        return Epoch(**given | missing | {"radii": radii})
+        epoch, *ours, seconds = row[:5]
+        accuracy, loss, train_loss = (math.nan if value is None else value for value in ours)
+        later: dict[str, Any] = dict(zip(("training", "top5", "radii", "own"), row[5:]))
+        if "radii" in later:
+            later["radii"] = {place: tuple(values) for place, values in later["radii"].items()}
+        return Epoch(epoch, accuracy, loss, train_loss, seconds, **later)
 
 
 @dataclass(frozen=True)

@@ -75,9 +75,9 @@ def open_study(name: str, storage: str | None = None) -> Results:
 
 def read_front(url: str, study_id: int, objectives: Sequence[Objective]) -> list[Record]:
     """The complete trials of a study in a database that no other beats on every objective, by number; ties stay."""
-    numbers, values = read_points(url, study_id)
-    kept = nondominated([[o.sign * value for o, value in zip(objectives, point)] for point in values])
-    return read_numbered(url, study_id, [number for number, on in zip(numbers, kept) if on])
+    points = read_points(url, study_id, len(objectives))
+    kept = nondominated(points[:, 1:] * [objective.sign for objective in objectives])
+    return read_numbered(url, study_id, points[kept, 0].astype(int).tolist())
 
 
 def load_network(folder: str | os.PathLike[str]) -> "Taken":

@@ -11,19 +11,14 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree
 
-from harness.config import Part, name_of
+from harness.config import constant_words
 from harness.execution.ledger import Ledger, Running, Watcher
 from harness.live import Row, View, drawn
 from harness.record import Epoch
-from harness.report.words import differences, duration, unit
+from harness.report.words import chosen_text, duration, metric_text
 from harness.space import Choice, Same, Span, Vary
 from harness.study import Study
 from harness.trial import Outcome
-
-
-def metric_text(metric: str, value: float, own: str = "") -> str:
-    """One value in its own unit: 93.41 %, 0.27 M; `own` is what a study says of what its own loop measures."""
-    return unit(metric, [value], own).text(value).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def named_text(study: Study, metric: str, metrics: Mapping[str, float]) -> str:
@@ -34,12 +29,6 @@ def named_text(study: Study, metric: str, metrics: Mapping[str, float]) -> str:
 def followed(study: Study) -> str:
     """The metric that tells how a trial does while it runs: the first objective that its loop says, else accuracy."""
     return next(iter(study.learned), "accuracy")
-
-
-def chosen_text(params: dict[str, Any], order: Iterable[str] = ()) -> str:
-    """What tells a trial from the others, in a few words."""
-    words = "; ".join(map(str, differences(params, order)))
-    return words or "the one config"
 
 
 def described(study: Study, params: dict[str, Any], order: Iterable[str], seed: int) -> str:
@@ -235,7 +224,7 @@ def _grow(tree: Tree, name: str, node: Any) -> None:
         tree.add(Text(f"{prefix}{node.low:g} to {node.high:g}{' (whole)' if node.whole else ''}{scale}"))
     elif isinstance(node, Choice):
         if all(not isinstance(option, Choice | Span | Vary | Same | tuple) for option in node.options):
-            tree.add(Text(f"{prefix}{' | '.join(_words(option) for option in node.options)}"))
+            tree.add(Text(f"{prefix}{' | '.join(constant_words(option) for option in node.options)}"))
         else:
             branch = tree.add(Text(f"{prefix}one of {len(node.options)}", style="cyan"))
             for option in node.options:
@@ -256,20 +245,9 @@ def _grow(tree: Tree, name: str, node: Any) -> None:
         for stage, slot in enumerate(node, start=1):
             _grow(branch, f"stage {stage}", slot)
     else:
-        tree.add(Text(f"{prefix}{_words(node)}", style="dim"))
+        tree.add(Text(f"{prefix}{constant_words(node)}", style="dim"))
 
 
 def _open(node: Any) -> bool:
     """Whether there is anything to choose in it, or slots to show."""
     return isinstance(node, Choice | Span | Vary | Same | tuple)
-
-
-def _words(value: Any) -> str:
-    """A constant: a part with the fields that are not its defaults, None as none."""
-    if not isinstance(value, Part):
-        return name_of(value)
-    own = {name: field.default for name, field in type(value).model_fields.items() if name not in ("kind", "label", "knobs")}
-    given = {name: found for name, default in own.items() if (found := getattr(value, name)) != default}
-    fields = ", ".join(f"{name}={found!r}" for name, found in (given | getattr(value, "knobs", {})).items())
-    label = getattr(value, "label", None)
-    return f"{label + ': ' if label else ''}{type(value).__name__}({fields})"

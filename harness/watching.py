@@ -10,20 +10,12 @@ from functools import cached_property
 from harness.analysis.front import front
 from harness.live import Row, View
 from harness.record import Record
+from harness.report.words import chosen_text, metric_text
 from harness.storage.lease import Holder, holders
 from harness.storage.reader import Stored, read_records, read_studies
 from harness.storage.tables import DatabaseAway
 from harness.study import Study
-from harness.terminal import (
-    chosen_text,
-    described,
-    ended_text,
-    followed,
-    metric_text,
-    reached_text,
-    remaining,
-    results_text,
-)
+from harness.terminal import described, ended_text, followed, reached_text, remaining, results_text
 from harness.trial import Outcome
 
 EVERY = 1.0

@@ -23,11 +23,11 @@ from harness.preflight import checked
 from harness.record import Record
 from harness.report.facts import gather
 from harness.report.page import write_page
+from harness.report.words import metric_text
 from harness.run import Options, run_study
 from harness.space import choose, span, vary
 from harness.storage.reader import read_records, read_studies
 from harness.study import Asha, Exhaustive, Random, Study, maximize, minimize
-from harness.terminal import metric_text
 from harness.trial import Assignment, Outcome, run_trial
 
 REAL = '''

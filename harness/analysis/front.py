@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.record import Record
 from harness.study import Objective
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def measured(record: Record, metric: str) -> float:
@@ -20,7 +25,7 @@ def front(records: Sequence[Record], objectives: Sequence[Objective]) -> list[Re
     return [record for record, kept in zip(complete, nondominated(points)) if kept]
 
 
-def nondominated(points: Sequence[Sequence[float]]) -> list[bool]:
+def nondominated(points: "Sequence[Sequence[float]] | NDArray[np.float64]") -> list[bool]:
     """Which points no other beats, smaller being better; ties stay, what is not finite does not."""
     import moocore
     import numpy as np

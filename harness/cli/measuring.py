@@ -84,7 +84,7 @@ def _words(step: "Step") -> str:
 
 def _of(one: "Measurement") -> str:
     """batch 32: 31.47 ms (quartiles 0.52 ms apart), 9.866 MB"""
-    from harness.terminal import metric_text
+    from harness.report.words import metric_text
 
     spread = "" if one.spread is None else f" (quartiles {metric_text('latency', one.spread)} apart)"
     memory = "" if one.memory is None else f", {metric_text('inference_memory', one.memory)}"

@@ -133,14 +133,13 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     from harness.design import Listed
     from harness.report.comparison import lacking_words
     from harness.report.sentences import counts, early_stopping
-    from harness.report.words import counted
+    from harness.report.words import chosen_text, counted, metric_text
     from harness.results import read_front
     from harness.shard import Shard
     from harness.storage.lease import holders
     from harness.storage.reader import read_notable, read_records, read_studies, revision, revisions
     from harness.strategies.stopping import recalled
     from harness.study import Search, Study
-    from harness.terminal import chosen_text, metric_text
 
     study = Study.from_json(stored.attributes["definition"])
     whole = study.stopping is not None or not isinstance(study.strategy, Search)  # else a few trials and SQL tell all
@@ -247,8 +246,7 @@ def failed_lines(failures: "Sequence[Record]") -> list[str]:
 
 def measured_lines(records: "Sequence[Record]") -> list[str]:
     """What was measured on which device: measured: batch 1 on NVIDIA H200, 12 trials, 0.310 ms to 1.204 ms."""
-    from harness.report.words import counted
-    from harness.terminal import metric_text
+    from harness.report.words import counted, metric_text
 
     found: dict[str, dict[int, float]] = {}
     for record in records:

@@ -30,13 +30,18 @@ class Trial:
     """A record and what the report says about it."""
 
     record: Record
-    differs: tuple[Difference, ...]
     on_front: bool
     """On the front over all of the study's objectives."""
+    space: Space
 
     @property
     def number(self) -> int:
         return self.record.number
+
+    @property
+    def differs(self) -> tuple[Difference, ...]:
+        """Its choices, in the space's order."""
+        return differences(self.record.params, self.space.parameters)
 
     @property
     def label(self) -> str:
@@ -45,11 +50,7 @@ class Trial:
 
     def value(self, metric: str) -> float | None:
         """A metric or a cost, or a latency by its place; None where it was not measured or is not a number."""
-        if metric.startswith(PLACED):
-            found = next((one.latency for one in reversed(self.record.measured) if PLACED + one.title == metric), math.nan)
-        else:
-            found = measured(self.record, metric)
-        return found if math.isfinite(found) else None
+        return values_of([self.record], metric)[0]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Facts:
     def column(self, metric: str) -> list[float | None]:
         """A metric of every trial, None where it has none; looked up once."""
         if metric not in self._columns:
-            self._columns[metric] = [trial.value(metric) for trial in self.trials]
+            self._columns[metric] = values_of((trial.record for trial in self.trials), metric)
         return self._columns[metric]
 
     @cached_property
@@ -152,9 +153,10 @@ class Facts:
         if self.arms is not None and isinstance(self.study.strategy, Design):
             return dict(self.arms.params[self.arms.baseline])
         found: dict[str, Scalar] = {}
-        for name, domain in self.space.parameters.items():
+        choices = [name for name, domain in self.space.parameters.items() if not isinstance(domain, Span)]
+        for name in choices:
             taken = Counter(trial.record.params[name] for trial in self.trials if name in trial.record.params)
-            if taken and not isinstance(domain, Span):
+            if taken:
                 found[name] = max(taken, key=lambda value, taken=taken: taken[value])  # type: ignore[misc]
         return found
 
@@ -227,7 +229,8 @@ class Facts:
 
     def worth(self, trial: Trial) -> tuple[float, float, int]:
         """Sorts the best first by the main metric, the cheaper first where equal."""
-        return (self._loss(trial), self.thrift.sign * (trial.value(self.thrift.metric) or 0), trial.number)
+        price = measured(trial.record, self.thrift.metric)
+        return (self._loss(trial), self.thrift.sign * price if math.isfinite(price) else 0, trial.number)
 
     def _loss(self, trial: Trial) -> float:
         return self.main.sign * measured(trial.record, self.main.metric)
@@ -235,8 +238,9 @@ class Facts:
     @cached_property
     def complete(self) -> tuple[Trial, ...]:
         """The complete trials that have the main metric, best first."""
-        found = (trial for trial in self.trials if trial.record.state == "complete")
-        return tuple(sorted((trial for trial in found if trial.value(self.main.metric) is not None), key=self.worth))
+        reached = zip(self.trials, self.column(self.main.metric))
+        found = (trial for trial, value in reached if value is not None and trial.record.state == "complete")
+        return tuple(sorted(found, key=self.worth))
 
     @cached_property
     def best(self) -> Trial | None:
@@ -296,10 +300,7 @@ def gather(study: Study, attributes: dict[str, Any], records: Sequence[Record], 
     """The facts of a study and its records, which may be none; `confirmed` are those of the study that confirms it."""
     space = study.open_space(check=False)
     best = {record.number for record in front(records, study.objectives)}
-    trials = [
-        Trial(record, differences(record.params, space.parameters), record.number in best)
-        for record in sorted(records, key=lambda record: record.number)
-    ]
+    trials = [Trial(record, record.number in best, space) for record in sorted(records, key=lambda record: record.number)]
     return Facts(study, attributes, tuple(trials), space, confirmed)
 
 
@@ -312,6 +313,16 @@ def units_of(studies: Sequence[Facts]) -> dict[str, Unit]:
         kind = "latency" if metric.startswith(PLACED) else metric
         found[metric] = replace(unit(kind, seen, own.get(metric, "")), metric=metric)
     return found
+
+
+def values_of(records: Iterable[Record], metric: str) -> list[float | None]:
+    """A metric or a cost of each record, or a latency by its place; None where it was not measured or is not a number."""
+    if metric.startswith(PLACED):
+        timed = ((one.latency for one in reversed(record.measured) if PLACED + one.title == metric) for record in records)
+        found = [next(latencies, math.nan) for latencies in timed]
+    else:
+        found = [measured(record, metric) for record in records]
+    return [value if math.isfinite(value) else None for value in found]
 
 
 def values(trials: Iterable[Trial], metric: str) -> list[float]:

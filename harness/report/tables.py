@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from harness.config import Scalar
@@ -29,11 +30,11 @@ def trials_csv(facts: Facts) -> str:
     head = ["number", "state", "front", "seed", "key", *facts.metrics]
     head += ["epochs", "device", "started", "ended", "promotes", "reason"]
     writer.writerow(head + names)
-    for trial in facts.trials:
+    for trial, *reached in zip(facts.trials, *map(facts.column, facts.metrics)):
         record = trial.record
         times = [moment.isoformat() if moment else "" for moment in (record.started, record.ended)]
         fixed: list[object] = [record.number, record.state, int(trial.on_front), record.seed, record.key]
-        fixed += ["" if (value := trial.value(metric)) is None else value for metric in facts.metrics]
+        fixed += ["" if value is None else value for value in reached]
         fixed += [record.epochs, record.device, *times, "" if record.promotes is None else record.promotes, record.remark]
         writer.writerow(fixed + [_cell(record.params[name]) if name in record.params else "" for name in names])
     return text.getvalue()
@@ -110,14 +111,15 @@ def kept_whole(trials: Sequence[Trial], most: int = MAX_WHOLE) -> list[int]:
     return sorted({*front, *(int(place * step) for place in range(most - len(front)))})
 
 
-def coded(values: Sequence[Any]) -> dict[str, Any] | list[Any]:
-    """A column in few letters: the one value of all, or the different ones and which of them each row has, or as it is."""
+def coded(values: Sequence[Any], write: Callable[[Any], Any] = lambda value: value) -> dict[str, Any] | list[Any]:
+    """A column in few letters: the one value of all, or the different ones and which of them each row has, or as it is; each
+    as `write` has it."""
     texts = list(map(repr, values))
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     if 2 * len(places) > len(values) > 1:
-        return list(values)
+        return list(map(write, values))
     first = dict(zip(reversed(texts), reversed(values)))
-    different = [first[text] for text in places]
+    different = [write(first[text]) for text in places]
     return {"of": different} if len(different) == 1 else {"of": different, "at": [places[text] for text in texts]}
 
 
@@ -128,35 +130,40 @@ def _short(value: float | None) -> float | int | None:
 
 def _choices(studies: Sequence[Facts]) -> Iterator[dict[str, Any]]:
     """Each choice of a space: its place, its title, and in words what every trial took; null where it had none."""
-    found = ((*facts.space.parameters, *trial.record.params) for facts in studies for trial in facts.trials)
-    names = dict.fromkeys(name for each in found for name in each)
-    for name in names:
+    taken = [[trial.record.params for trial in facts.trials] for facts in studies]
+    named = (chain(facts.space.parameters, *params) for facts, params in zip(studies, taken) if params)
+    for name in dict.fromkeys(chain.from_iterable(named)):
         place, field = place_of(name)
-        words = [_words(field, trial.record.params, name) for facts in studies for trial in facts.trials]
-        usual = [_words(field, facts.reference, name) for facts in studies]
+        words = _words(field, chain.from_iterable(taken), name)
+        usual = _words(field, (facts.reference for facts in studies), name)
         yield {"name": name, "title": choice_title(name), "place": place, "words": coded(words), "usual": usual}
 
 
-def _words(field: str, params: Mapping[str, Scalar], name: str) -> str | None:
-    return chosen_words(field, params[name]) if name in params else None
+def _words(field: str, taken: Iterable[Mapping[str, Scalar]], name: str) -> list[str | None]:
+    return [chosen_words(field, params[name]) if name in params else None for params in taken]
 
 
 def _configs(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
     """Each leaf of the configs: its path, and the value that every trial has there, in a list; nothing in it where none."""
-    leaves = [dict(flat(record.config_json)) for record in records]
-    for path in dict.fromkeys(path for found in leaves for path in found):
-        yield {"path": path, "values": coded([[found[path]] if path in found else [] for found in leaves])}
+    leaves = [flat(record.config_json) for record in records]
+    for path in dict.fromkeys(chain.from_iterable(leaves)):
+        found = [leaf.get(path, ...) for leaf in leaves]
+        yield {"path": path, "values": coded(found, lambda value: [] if value is ... else [value])}
 
 
-def flat(part: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """What stands in plain JSON, each value with its path; an empty list or dictionary is a value."""
-    inside = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list | tuple) else ()
-    empty = True
-    for name, value in inside:
-        empty = False
-        yield from flat(value, (*path, name))
-    if empty:
-        yield path, part
+def flat(part: Any) -> dict[tuple[str | int, ...], Any]:
+    """What stands in plain JSON, each value by its path; an empty list or dictionary is a value."""
+    found: dict[tuple[str | int, ...], Any] = {}
+
+    def look(part: Any, path: tuple[str | int, ...]) -> None:
+        if not part or not isinstance(part, dict | list | tuple):
+            found[path] = part
+            return
+        for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+            look(value, (*path, name))
+
+    look(part, ())
+    return found
 
 
 def curve(points: Sequence[Epoch], most: int, metric: str = "accuracy") -> list[list[float | int | None]]:

@@ -116,6 +116,12 @@ def unit(metric: str, values: Iterable[float], own: str = "") -> Unit:
     return Unit(metric, scale, min(max(4 - whole, 0), {"": 0, "s": 1}.get(symbol, 3)), symbol + MEASURED_IN.get(metric, ""))
 
 
+def metric_text(metric: str, value: float, own: str = "") -> str:
+    """One value in its own unit, in plain letters: 93.41 %, 0.27 M; `own` is what a study says of what its own loop
+    measures."""
+    return unit(metric, [value], own).text(value).replace(SPACE, " ")
+
+
 _HOURS = ((4 * 3600, 1 / 3600, "h"), (15 * 60, 1 / 60, "min"), (0, 1.0, "s"))
 _MOMENTS = ((1, 1.0, "s"), (1e-3, 1e3, "ms"), (0, 1e6, "\N{MICRO SIGN}s"))
 _MILLIONS = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e4, 1e-3, "k"), (0, 1.0, ""))
@@ -214,6 +220,11 @@ def differences(params: dict[str, Scalar], order: Iterable[str]) -> tuple[Differ
         place, field = place_of(name)
         found.setdefault(place, []).append(chosen_words(field, params[name]))
     return tuple(Difference(place, tuple(words)) for place, words in found.items())
+
+
+def chosen_text(params: dict[str, Scalar], order: Iterable[str] = ()) -> str:
+    """What tells a trial from the others, in a few words."""
+    return "; ".join(map(str, differences(params, order))) or "the one config"
 
 
 def choice_title(name: str) -> str:

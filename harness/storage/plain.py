@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from harness.config import Scalar
 from harness.storage import tables
-from harness.storage.reader import external, rows_of, studies_of
+from harness.storage.reader import params_of, rows_of, studies_of
 from harness.storage.tables import reading
 
 METRIC_NAMES = "study:metric_names"
@@ -59,11 +59,7 @@ def read_plain(url: str, name: str) -> PlainStudy | None:
         query = select(system.value_json).where(system.study_id == owner, system.key == METRIC_NAMES)
         named = connection.execute(query).scalar_one_or_none()
         wanted, one = tables.trials.c.study_id == owner, tables.trials.c
-        params: dict[int, dict[str, Scalar]] = defaultdict(dict)
-        for trial, param, value, text in rows_of(
-            connection, wanted, tables.trial_params, "param_name", "param_value", "distribution_json"
-        ):
-            params[trial][param] = external(value, json.loads(text))
+        params = params_of(connection, wanted)
         values: dict[int, dict[int, float]] = defaultdict(dict)
         for trial, objective, value, kind in rows_of(
             connection, wanted, tables.trial_values, "objective", "value", "value_type"

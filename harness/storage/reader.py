@@ -2,14 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
+from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, Table, func, select
 
@@ -19,14 +18,20 @@ from harness.record import Epoch, Measurement, Record, State
 from harness.storage import tables
 from harness.storage.tables import reading, shown
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 SHORT = (
-    *("key", "seed", "costs", "metrics", "measured", "device", "reason", "traceback"),
+    *("key", "seed", "costs", "metrics", "measured", "device", "provenance", "reason", "traceback"),
     *("replaces", "promotes", "inherited", "reused"),
 )
 """Attributes of a trial that are read at once."""
 TOGETHER = 1000
 """Trials that are named in one query."""
-ABSENT: dict[str, Any] = {"key": "", "seed": 0, "costs": {}, "metrics": {}}
+AT_ONCE = 200
+"""Rows that are fetched at once."""
+ABSENT: dict[str, Any] = {"key": "", "seed": 0, "costs": {}, "metrics": {}, "provenance": {}}
 """What stands for those that a row has not got and a record has no default for."""
 STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
@@ -118,36 +123,26 @@ def _numbered(connection: Connection, study_id: int, numbers: Sequence[int]) -> 
     return [record for few in some for record in records_of(connection, study_id, tables.trials.c.number.in_(few))]
 
 
-def read_points(url: str, study_id: int) -> tuple[list[int], list[tuple[float, ...]]]:
-    """The numbers of the complete trials, in order, and their values of the objectives."""
-    one, rows = tables.trials, tables.trial_values
-    query = (
-        select(one.c.number, rows.c.value)
-        .join(rows, rows.c.trial_id == one.c.trial_id)
-        .where(one.c.study_id == study_id, one.c.state == "COMPLETE")
-        .order_by(one.c.number, rows.c.objective)
-    )
+def read_points(url: str, study_id: int, objectives: int) -> "NDArray[np.float64]":
+    """A row for each complete trial, by number: the number, then its values of the objectives."""
+    import numpy as np
+
+    one, values = tables.trials, [tables.trial_values.alias() for _ in range(objectives)]
+    query = select(one.c.number, *(own.c.value for own in values)).order_by(one.c.number)
+    query = query.where(one.c.study_id == study_id, one.c.state == "COMPLETE")
+    for index, own in enumerate(values):
+        query = query.join(own, (own.c.trial_id == one.c.trial_id) & (own.c.objective == index))
     with reading(url) as connection:
-        found = groupby(connection.execute(query), key=itemgetter(0))
-        points = [(number, tuple(value for _, value in some)) for number, some in found]
-    return [number for number, _ in points], [values for _, values in points]
+        found = connection.execute(query).all()
+    return np.fromiter(chain.from_iterable(found), float).reshape(-1, 1 + objectives)
 
 
 def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool] | None = None) -> list[Record]:
     """Every trial of a study, or those of it that are wanted, by number, on an open connection."""
     own = tables.trials.c.study_id == study_id
     wanted = own if wanted is None else own & wanted
-    texts: dict[int, dict[str, str]] = defaultdict(dict)
-    for trial, key, value in rows_of(connection, wanted, tables.trial_attributes, "key", "value_json"):
-        texts[trial][key] = value
-    params: dict[int, dict[str, Scalar]] = defaultdict(dict)
-    spelled: dict[str, dict[str, Any]] = {}
-    for trial, name, value, text in rows_of(
-        connection, wanted, tables.trial_params, "param_name", "param_value", "distribution_json"
-    ):
-        if text not in spelled:
-            spelled[text] = json.loads(text)
-        params[trial][name] = external(value, spelled[text])
+    values, texts = attributes_of(connection, wanted)
+    params = params_of(connection, wanted)
     one = tables.trials.c
     listed = connection.execute(
         select(one.trial_id, one.number, one.state, one.datetime_start, one.datetime_complete)
@@ -162,10 +157,48 @@ def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool
             params=params[trial],
             started=started and started.replace(tzinfo=UTC),
             ended=ended and ended.replace(tzinfo=UTC),
+            **values[trial],
         )
         for trial, number, state, started, ended in listed
         if state in STATES
     ]
+
+
+def attributes_of(
+    connection: Connection, wanted: ColumnElement[bool]
+) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, str]]]:
+    """What the short attributes of wanted trials say, and the others as JSON, by the trial's id. Of each the different texts
+    are parsed, all as one: most trials say the same of most."""
+    columns: dict[str, tuple[list[int], list[str]]] = {key: ([], []) for key in SHORT}
+    texts: dict[int, dict[str, str]] = defaultdict(dict)
+    for trial, key, text in rows_of(connection, wanted, tables.trial_attributes, "key", "value_json"):
+        if key in columns:
+            owners, column = columns[key]
+            owners.append(trial)
+            column.append(text)
+        else:
+            texts[trial][key] = text
+    values: dict[int, dict[str, Any]] = defaultdict(dict)
+    for key, (owners, column) in columns.items():
+        different = list(dict.fromkeys(column))
+        told = dict(zip(different, json.loads(f"[{','.join(different)}]"), strict=True))
+        if key == "measured":
+            told = {text: tuple(Measurement(**one) for one in each) for text, each in told.items()}
+        for trial, text in zip(owners, column):
+            values[trial][key] = told[text]
+    return values, texts
+
+
+def params_of(connection: Connection, wanted: ColumnElement[bool]) -> dict[int, dict[str, Scalar]]:
+    """The parameters of wanted trials as they were proposed, by the trial's id, in the order in which they were."""
+    found: dict[int, dict[str, Scalar]] = defaultdict(dict)
+    spelled: dict[str, Callable[[float], Scalar]] = {}
+    rows = rows_of(connection, wanted, tables.trial_params, "param_name", "param_value", "distribution_json", ordered=True)
+    for trial, name, value, text in rows:
+        if text not in spelled:
+            spelled[text] = external(json.loads(text))
+        found[trial][name] = spelled[text](value)
+    return found
 
 
 def finished_by_key(connection: Connection, since: datetime | None = None, *, but: int | None = None) -> dict[str, int]:
@@ -197,21 +230,24 @@ def trial_of(connection: Connection, trial_id: int) -> tuple[str, Record] | None
     return (owner.study_name, records[0]) if owner is not None and records else None
 
 
-def rows_of(connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str) -> Any:
-    """The rows of a table that belong to wanted trials: the trial's id, then the columns."""
+def rows_of(
+    connection: Connection, wanted: ColumnElement[bool], table: Table, *columns: str, ordered: bool = False
+) -> Iterator[Any]:
+    """The rows of a table that belong to wanted trials: the trial's id, then the columns; `ordered` as they were written."""
     picked = [table.c.trial_id, *(table.c[column] for column in columns)]
     joined = table.join(tables.trials, tables.trials.c.trial_id == table.c.trial_id)
-    first = table.primary_key.columns[0]
-    return connection.execute(select(*picked).select_from(joined).where(wanted).order_by(first))
+    query = select(*picked).select_from(joined).where(wanted)
+    found = connection.execute(query.order_by(*table.primary_key) if ordered else query)
+    return chain.from_iterable(found.partitions(AT_ONCE))
 
 
-def external(value: float, distribution: dict[str, Any]) -> Scalar:
-    """A parameter as it was proposed, from the number Optuna keeps for it."""
+def external(distribution: dict[str, Any]) -> Callable[[float], Scalar]:
+    """What gives a parameter as it was proposed, from the number Optuna keeps for it."""
     kind, fields = distribution["name"], distribution["attributes"]
     if kind == "CategoricalDistribution":
-        choice: Scalar = fields["choices"][int(value)]
-        return choice
-    return int(value) if kind == "IntDistribution" else float(value)
+        choices: dict[float, Scalar] = dict(enumerate(fields["choices"]))
+        return choices.__getitem__
+    return int if kind == "IntDistribution" else float
 
 
 class Row(Record):
@@ -221,10 +257,8 @@ class Row(Record):
     texts: Mapping[str, str]
     """The attributes as the database has them."""
 
-    def __init__(self, texts: Mapping[str, str] = MappingProxyType({}), **plain: Any) -> None:
-        short = {name: json.loads(texts[name]) for name in SHORT if name in texts}
-        short["measured"] = tuple(Measurement(**one) for one in short.get("measured", ()))
-        self.__dict__.update(ABSENT | short | plain, texts=texts)
+    def __init__(self, texts: Mapping[str, str] = MappingProxyType({}), **known: Any) -> None:
+        self.__dict__.update(ABSENT | known, texts=texts)
 
     def _long(self, name: str) -> Any:
         """What a longer attribute says; None where it is not there."""
@@ -242,10 +276,6 @@ class Row(Record):
     @cached_property
     def config_json(self) -> dict[str, Any]:
         return self._long("config") or {}
-
-    @cached_property
-    def provenance(self) -> dict[str, Any]:
-        return self._long("provenance") or {}
 
     @cached_property
     def proposal(self) -> dict[str, Any]:
