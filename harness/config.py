@@ -91,3 +91,14 @@ def name_of(part: object) -> str:
         )
         return label or own
     return "+".join(map(name_of, part)) if isinstance(part, tuple) else str(part)
+
+
+def constant_words(value: object) -> str:
+    """A constant: a part with the fields that are not its defaults, None as none."""
+    if not isinstance(value, Part):
+        return name_of(value)
+    own = {name: field.default for name, field in type(value).model_fields.items() if name not in ("kind", "label", "knobs")}
+    given = {name: found for name, default in own.items() if (found := getattr(value, name)) != default}
+    fields = ", ".join(f"{name}={found!r}" for name, found in (given | getattr(value, "knobs", {})).items())
+    label = getattr(value, "label", None)
+    return f"{label + ': ' if label else ''}{type(value).__name__}({fields})"

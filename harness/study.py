@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, WrapValidator, model_validator
 
-from harness.config import NETWORKS, Neutral, OwnData, Part, Training, Trunk, parts_from_json
+from harness.config import (
+    NETWORKS,
+    Neutral,
+    OwnData,
+    Part,
+    Training,
+    Trunk,
+    constant_words,
+    part_from_json,
+    parts_from_json,
+)
 from harness.design import (
     DESIGNS,
     AddOneIn,
@@ -19,6 +29,7 @@ from harness.design import (
     Sequential,
 )
 from harness.errors import StudyError, hint
+from harness.key import canonical
 from harness.latency import HERE, MEASURED, Latency
 from harness.space import Choice, Same, Space, Vary
 
@@ -477,15 +488,48 @@ class Study(Part):
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """What changed between two definitions, a line each: `training.epochs: 20 -> 5`."""
+    """What changed between two definitions, a line each: `training.epochs: 20 -> 5`, `objectives: minimize macs dropped`."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = [*old, *(name for name in new if name not in old)]
         found = [differences(old.get(name), new.get(name), f"{path}.{name}".lstrip(".")) for name in names]
         return [line for lines in found for line in lines]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        found = [differences(one, other, f"{path}.{index}") for index, (one, other) in enumerate(zip(old, new), start=1)]
-        return [line for lines in found for line in lines]
-    return [] if old == new and type(old) is type(new) else [f"{path}: {_short(old)} -> {_short(new)}"]
+    if isinstance(old, list) and isinstance(new, list):
+        places = path.rpartition(".")[2] not in ("choose", "objectives", "constraints", "measure")
+        if len(old) == len(new) and (places or all(map(_alike, old, new))):
+            pairs = enumerate(zip(old, new), start=1)
+            return [line for index, (one, other) in pairs for line in differences(one, other, f"{path}.{index}")]
+        if any(isinstance(item, dict | list) for item in [*old, *new]):
+            return [f"{_place(path)}: {words}" for words in _moved(old, new)]
+    return [] if old == new and type(old) is type(new) else [f"{_place(path)}: {_short(old)} -> {_short(new)}"]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two items of a list are told apart by what is inside them: parts of one kind, objectives of one metric."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return not isinstance(one, dict) and not isinstance(other, dict)
+    return all(one.get(name) == other.get(name) for name in ("kind", "vary", "metric"))
+
+
+def _moved(old: list[Any], new: list[Any]) -> Iterator[str]:
+    """What a list has more, and less, by its items."""
+    before, now = ({canonical(item): item for item in items} for items in (old, new))
+    for how, found, others in (("added", now, before), ("dropped", before, now)):
+        if items := [_item(item) for key, item in found.items() if key not in others]:
+            yield f"{', '.join(items)} {how}"
+    if before.keys() == now.keys():
+        yield "in another order"
+
+
+def _item(value: Any) -> str:
+    """An option, an objective or a constraint in words."""
+    if isinstance(value, dict) and "metric" in value:
+        return f"{value['direction']} {value['metric']}" if "direction" in value else str(Constraint(**value))
+    return constant_words(part_from_json(value)) if isinstance(value, dict) and "kind" in value else _short(value)
+
+
+def _place(path: str) -> str:
+    """Where something is, without the words of the grammar: `network.stages.2`."""
+    return ".".join(piece for piece in path.removesuffix(".choose").split(".") if piece != "fields")
 
 
 def _short(value: Any, limit: int = 60) -> str:

@@ -141,6 +141,32 @@ def test_differences_name_place_and_values():
     ]
 
 
+def test_differences_name_the_options_objectives_and_constraints_that_came_and_went():
+    def made(slots, **fields):
+        return Study(name="s", space=vary(ResNet, stages=(None, choose(*slots))), strategy=Exhaustive(), **fields).to_json()
+
+    se, many = SqueezeExcite(ratio=4), ExpAtt(kernel="uniform", label="flat")
+    one = made([None, se], objectives=(maximize("accuracy"), minimize("params"), minimize("macs")))
+    other = made(
+        [None, se, many], objectives=(maximize("accuracy"), minimize("latency")), constraints=(at_most("macs", 9e6),)
+    )
+    assert differences(one, other) == [
+        "objectives: minimize latency added",
+        "objectives: minimize params, minimize macs dropped",
+        "constraints: macs at most 9e+06 added",
+        "network.stages.2: flat: ExpAtt(kernel='uniform') added",
+    ]
+    swapped = made([ExpAtt(), None], objectives=(maximize("accuracy"), minimize("macs"), minimize("params")))
+    assert differences(one, swapped) == [
+        "objectives: in another order",
+        "network.stages.2: ExpAtt() added",
+        "network.stages.2: SqueezeExcite(ratio=4) dropped",
+    ]
+    assert differences(one, made([None, SqueezeExcite(ratio=8)])) == ["network.stages.2.choose.2.ratio: 4 -> 8"]
+    plain, gated = (made([None, se]) | {"network": {"stages": stages}} for stages in ([None, 1], [{"kind": "se"}, 1]))
+    assert differences(plain, gated) == ["network.stages.1: None -> se"]
+
+
 def test_differences_of_shapes():
     assert differences({"a": [1, 2]}, {"a": [1, 2, 3]}) == ["a: [1, 2] -> [1, 2, 3]"]
     assert differences({"a": 1}, {"b": 2}) == ["a: 1 -> None", "b: None -> 2"]
