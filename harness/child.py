@@ -6,25 +6,28 @@ Its stdin stays open: that it ends says that whoever began it has ended, however
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 
 @contextlib.contextmanager
 def begun(
-    module: str, asked: dict[str, Any], *, stdout: IO[str] | int, stderr: IO[str] | int, **environment: str
+    module: str,
+    asked: dict[str, Any],
+    *,
+    stdout: IO[str] | int = subprocess.DEVNULL,
+    stderr: IO[str] | int | None = subprocess.DEVNULL,
+    environment: Mapping[str, str] = {},
 ) -> Iterator[subprocess.Popen[str]]:
-    """A module as such a process; nothing of it, nor of what it has begun itself, is left behind the block.
-
-    What a terminal signals is for whoever began it alone."""
+    """A module as such a process, which finds modules where this one does; nothing of it, nor of what it has begun, is
+    left behind the block. What a terminal signals is for whoever began it alone."""
     child = subprocess.Popen(
         [sys.executable, "-m", module],
-        env=os.environ | environment,
+        env={**os.environ, **environment},
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,
@@ -32,12 +35,12 @@ def begun(
         text=True,
     )
     try:
-        tell(child, asked)
+        tell(child, asked | {"path": sys.path})
         yield child
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-        with child, contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), child:
             child.wait()
 
 
@@ -49,14 +52,16 @@ def tell(child: subprocess.Popen[str], what: dict[str, Any]) -> None:
         child.stdin.flush()
 
 
-def told() -> dict[str, Any]:
-    """In such a process: what to do. From now on it ends with whoever began it."""
+def told(at_end: Callable[[], None] = lambda: None, hear: Callable[[Any], None] = lambda _: None) -> dict[str, Any]:
+    """In such a process: what to do. From now on `hear` is given what each later line says, and the process ends with whoever
+    has begun it, after `at_end`."""
     found: dict[str, Any] = json.loads(sys.stdin.readline())
+    sys.path[:] = dict.fromkeys((*found["path"], *sys.path))
 
     def follow() -> None:
-        sys.stdin.read()
-        if "folder" in found:  # its own, and of others that end likewise
-            shutil.rmtree(found["folder"], ignore_errors=True)
+        for line in sys.stdin:
+            hear(json.loads(line))
+        at_end()
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -1,40 +1,30 @@
 """A process of a trial on several devices beside the first: it trains its piece of every batch, and says nothing.
 
-Told on one line of stdin what to do; when stdin ends, so does it, for the first process is gone.
+It ends with the first.
 """
 
 import json
 import os
 import shutil
-import sys
-import threading
 import traceback
 from pathlib import Path
-from typing import Any
 
+from harness.child import told
 from harness.errors import one_line
 from harness.trial import Assignment, cause_of, make_ready, opened
 
 
 def main() -> None:
     """Follows the first process to the end of the trial."""
-    told: dict[str, Any] = json.loads(sys.stdin.readline())
-    folder, rank = Path(told["folder"]), int(told["rank"])
-    threading.Thread(target=_end_with_first, args=(folder,), daemon=True).start()
-    sys.path[:] = dict.fromkeys((*told["path"], *sys.path))
+    asked = told(at_end=lambda: shutil.rmtree(folder, ignore_errors=True))
+    folder, rank = Path(asked["folder"]), int(asked["rank"])
     try:
-        follow(Assignment(**told["assignment"]), rank, int(told["world"]), folder)
+        follow(Assignment(**asked["assignment"]), rank, int(asked["world"]), folder)
     except Exception as error:
         said = {"reason": one_line(error), "cause": cause_of(error), "traceback": traceback.format_exc(limit=-12)}
         (folder / "telling").write_text(json.dumps(said))
         (folder / "telling").replace(folder / f"error-{rank}")
         os._exit(1)  # whoever waits for the others would wait long
-
-
-def _end_with_first(folder: Path) -> None:
-    sys.stdin.read()
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
 
 
 def follow(assignment: Assignment, rank: int, world: int, folder: Path) -> None:

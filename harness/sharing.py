@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -186,10 +185,11 @@ def measure(
     """`Measured`, in a process of its own, which gives the memory back when it ends. Raises HarnessError where it fails,
     Interrupted where `stop` says so first."""
     plain = [config.model_dump(mode="json") for config in configs]
-    asked = {"configs": plain, "shape": list(shape), "threads": threads, "code": sys.path}
+    asked = {"configs": plain, "shape": list(shape), "threads": threads}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
         try:
-            with begun("harness.measure.footprint", asked, stdout=said, stderr=complained, **{VISIBLE: gpu.uuid}) as child:
+            seen = {VISIBLE: gpu.uuid}
+            with begun("harness.measure.footprint", asked, stdout=said, stderr=complained, environment=seen) as child:
                 end = time.monotonic() + PATIENCE
                 while child.poll() is None and time.monotonic() < end:
                     if stop():

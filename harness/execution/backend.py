@@ -1,11 +1,14 @@
 """How trials are run: what every backend is told, and the backend that uses this very process."""
 
+import contextlib
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from harness.execution.ledger import Ledger
 from harness.hardware import Hardware
-from harness.trial import run_trial
+from harness.lead import run_apart
+from harness.trial import Report, run_trial
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class Backend(Protocol):
 
 
 class LocalBackend:
-    """One trial after the other, in this process: for notebooks, debuggers and small machines."""
+    """One trial after the other, in this process: for notebooks, debuggers and small machines. A trial on several devices is
+    in processes of its own."""
 
     def hardware(self) -> Hardware:
         from harness.training.device import hardware
@@ -64,10 +68,13 @@ class LocalBackend:
 
     def run(self, ledger: Ledger) -> None:
         while (assignment := ledger.next()) is not None:
-            for report in run_trial(assignment, lambda: ledger.stopping):
-                ledger.report(assignment.number, report)
-                if ledger.over(assignment.number):
-                    break
+            run = run_trial if assignment.devices == 1 else run_apart
+            reports = cast("Generator[Report, None, None]", run(assignment, lambda: ledger.stopping))
+            with contextlib.closing(reports):
+                for report in reports:
+                    ledger.report(assignment.number, report)
+                    if ledger.over(assignment.number):
+                        break
             ledger.leave(assignment.number)  # what has no outcome by now goes on next time
 
     def close(self) -> None:

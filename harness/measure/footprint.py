@@ -11,7 +11,6 @@ from typing import Any, Protocol, cast
 import torch
 
 from harness.child import told
-from harness.code import add_paths
 from harness.config import Config, part_from_json
 from harness.cost import Shape
 from harness.gpus import CONTEXT, Gpu, allowed, present
@@ -80,7 +79,6 @@ def bytes_here(configs: Sequence[Config], shape: Shape, threads: int) -> int:
 def main() -> None:
     """Says the bytes; null where there is not so much memory."""
     asked = told()
-    add_paths(asked["code"])
     configs = [cast(Config, part_from_json(plain)) for plain in asked["configs"]]
     try:
         found: int | None = bytes_here(configs, Shape(*asked["shape"]), asked["threads"])

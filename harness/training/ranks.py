@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -28,13 +27,14 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from harness.child import begun
 from harness.errors import HarnessError, RankFailed, RankLost
 from harness.gpus import VISIBLE
 
 JOINING = 300.0
 """Seconds in which every process has to be there."""
 GRACE = 30.0
-"""Seconds in which the first process has to notice that another has died; then it ends itself, and its worker is lost."""
+"""Seconds in which the first process has to notice that another has died; then it ends itself, a worker that is lost."""
 PARTING = 10.0
 """Seconds in which the others end by themselves, once all is trained."""
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -178,28 +178,13 @@ class Group:
     def __init__(self, assignment: dict[str, Any], world: int, device: str) -> None:
         """`assignment` is the trial's, as plain values."""
         self._folder = Path(tempfile.mkdtemp(prefix="harness-ranks-"))
-        self._closed = False
+        self._closed, self._children = False, contextlib.ExitStack()
         visible = [one for one in os.environ.get(VISIBLE, "").split(",") if one] or [str(one) for one in range(world)]
-        command = [sys.executable, "-m", "harness.follow"]
         self._others: list[subprocess.Popen[str]] = []
         for rank in range(1, world):
             seen = {VISIBLE: visible[rank]} if device == "cuda" else {}
-            self._others.append(
-                subprocess.Popen(
-                    command,
-                    env=os.environ | seen,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,  # what a terminal signals is for the first process alone
-                    text=True,
-                )
-            )
-        for rank, other in enumerate(self._others, start=1):
-            assert other.stdin is not None
-            told = {"assignment": assignment, "rank": rank, "world": world, "folder": str(self._folder)}
-            other.stdin.write(json.dumps(told | {"path": sys.path}) + "\n")
-            other.stdin.flush()  # and left open: its end tells them that the first is gone
+            asked = {"assignment": assignment, "rank": rank, "world": world, "folder": str(self._folder)}
+            self._others.append(self._children.enter_context(begun("harness.follow", asked, environment=seen)))
         self._world, self._device = world, device
 
     def __enter__(self) -> Ranks:
@@ -259,9 +244,7 @@ class Group:
         for other in self._others:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 other.wait(0 if at_once else PARTING)
-            other.kill()
-            with other:
-                other.wait()
+        self._children.close()
         if distributed.is_initialized():
             distributed.destroy_process_group()
         self._closed = True

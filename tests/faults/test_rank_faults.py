@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -17,6 +18,8 @@ import pytest
 from harness.config import Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training, WideResNet
 from harness.data.sources import open_data
 from harness.execution.backend import Resources
+from harness.execution.ledger import Ledger, Running, Watcher
+from harness.lead import run_apart
 from harness.preflight import pricing
 from harness.record import Epoch
 from harness.run import Options, run_study
@@ -63,15 +66,20 @@ def losses(curve: tuple[Epoch, ...]) -> list[float]:
     return [value for point in curve for value in (point.train_loss, point.loss)]
 
 
-def children() -> list[int]:
-    """Processes of trials that this one has begun."""
-    found = []
+def processes(module: str) -> dict[int, int]:
+    """Those that run a module, and who has begun them."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            if parent == str(os.getpid()) and b"harness.follow" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
+            if f"-m\0{module}\0" in (folder / "cmdline").read_text():
+                found[int(folder.name)] = int(parent)
     return found
+
+
+def children(module: str = "harness.follow") -> list[int]:
+    """Processes of trials that this one has begun."""
+    return [pid for pid, parent in processes(module).items() if parent == os.getpid()]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +191,57 @@ def test_a_process_ends_with_the_first(tmp_path: Path) -> None:
             time.sleep(0.05)
         other.stdin.close()
         assert other.wait(10) == 0 and not meeting.exists()
+
+
+def test_a_first_process_that_dies_is_a_lost_worker_and_not_the_users_own(tmp_path: Path) -> None:
+    """With --backend local it is a process of its own; that it has no others beside it makes no difference here."""
+    reports = run_apart(replace(assigned(tmp_path, "shot", ResNet(depth=8)), devices=1), lambda: False)
+    assert len(next(reports).curve) == 1
+    (first,) = children("harness.lead")
+    os.kill(first, signal.SIGKILL)
+    lost = last(reports)
+    assert lost.outcome is not None and (lost.outcome.state, lost.outcome.cause) == ("failed", "place")
+    assert lost.outcome.reason == "the first process of the trial died (exit code -9)" and len(lost.curve) == 1
+    assert not children("harness.lead")
+
+
+class Seen(Watcher):
+    """Remembers why workers were lost."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def lost(self, ledger: Ledger, running: Running, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+@pytest.mark.faults_long
+def test_a_process_that_dies_as_they_meet_costs_a_notebook_nothing(
+    tmp_path: Path, make_study: Callable[..., Study], drive_gpus: DriveGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may not notice: after half a minute it ends itself, and the trial goes on in others."""
+    drive_gpus(GB, GB)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def shoot() -> None:
+        while not (ready := list(tmp_path.glob("harness-ranks-*/ready-1"))):
+            time.sleep(0.001)
+        (other,) = [pid for pid, parent in processes("harness.follow").items() if parent in children("harness.lead")]
+        os.kill(other, signal.SIGKILL)
+        assert ready
+
+    training = Training(epochs=2, limit=30, batch_size=50, precision="fp32")
+    study = make_study(strategy=Random(trials=1), space=vary(ResNet, depth=8, width=choose(0.5, 1.0)), training=training)
+    options = Options(f"sqlite:///{tmp_path}/harness.db", "local", Resources(gpus=(0, 1), gpus_per_trial=2))
+    shot = threading.Thread(target=shoot)
+    shot.start()
+    seen = Seen()
+    done = run_study(study, options, watcher=seen)
+    shot.join()
+    assert (done.complete, done.failed, done.left, len(seen.reasons)) == (1, 0, 0, 1), (done, seen.reasons)
+    assert seen.reasons[0].startswith(("the first process of the trial died", "RankLost: process 1 of the trial died"))
+    left = [pid for pid in processes("harness.follow") if str(tmp_path) in Path(f"/proc/{pid}/environ").read_text()]
+    assert not left and not children("harness.lead") and not list(tmp_path.glob("harness-ranks-*"))
 
 
 @pytest.mark.faults_long
