@@ -63,7 +63,7 @@ format: $(READY)  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 requirements: $(READY)  ## pin the newest versions that pyproject.toml allows
-	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --extra dashboard --extra postgres --universal --python-version 3.11 \
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --extra dashboard --extra figures --extra postgres --extra s3 --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade -o requirements.txt
 
 clean:  ## remove .venv and caches

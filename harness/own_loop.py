@@ -14,6 +14,7 @@ it by hand: `for found in run(Context(config, shape=Shape(3, 48, 48, 4))): print
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import inspect
 import math
@@ -32,6 +33,7 @@ import numpy as np
 from harness.code import load
 from harness.config import Config, Training
 from harness.cost import Shape
+from harness.depot import Depot
 from harness.errors import CodeError, DataError, Diverged, HarnessError, Interrupted, hint, one_line
 from harness.record import Epoch
 from harness.study import UNLEARNED
@@ -63,7 +65,7 @@ class Backstage:
     make: Callable[["Context"], "nn.Module"]
     fingerprint: str
     """Of the pictures."""
-    folder: Path
+    folder: Depot
     """Of the trial's checkpoints, fenced by its driver's token."""
     key: str
     token: int = 0
@@ -234,9 +236,7 @@ class Context:
         self._closing.callback(hook.remove)
         self._kept = kept
         if self._backstage is not None:
-            from harness.training import checkpoint
-
-            checkpoint.prepare(self._backstage.folder)
+            self._backstage.folder.make()
 
     def epochs(self) -> Iterator[int]:
         """The epochs to train, from 1 to `training.epochs`; of an interrupted trial those after the last that was kept, with
@@ -326,7 +326,7 @@ def loop_of(target: str) -> Callable[[Context], Any]:
 
 def finished(context: Context) -> tuple[Epoch, ...]:
     """The epochs that an earlier run of the trial finished and kept, from which the loop will go on."""
-    if (stage := context._backstage) is None or not any(stage.folder.glob("last-*.pt")):
+    if (stage := context._backstage) is None or not fnmatch.filter(stage.folder.names() or (), "last-*.pt"):
         return ()
     from harness.training import checkpoint
 
@@ -345,7 +345,7 @@ def leave(context: Context) -> dict[str, str]:
         return {}
     from harness.training import checkpoint
 
-    checkpoint.prepare(stage.folder)
+    stage.folder.make()
     return {"weights": checkpoint.save_final(stage.folder, stage.key, context.network.state_dict())}
 
 

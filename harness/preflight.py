@@ -1,7 +1,6 @@
 """Everything that can be checked of a study before anything is written: definition, space, strategy, data, user code."""
 
 import contextlib
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from harness.data.own import own_info
 from harness.data.pictures import DataInfo
 from harness.data.sources import open_data, open_test
 from harness.design import Arm, Design, Listed, Sequential, arms, more_seeds
-from harness.errors import ConfigError, StorageError, StudyError
+from harness.errors import ConfigError, StudyError
 from harness.execution.ledger import Price
 from harness.hardware import Hardware, worth_compiling
 from harness.key import canonical, identity, network_identity
@@ -389,10 +388,3 @@ def _counted(what: Any, channels: int, height: int, width: int) -> Cost:
     from harness.measure.anatomy import count
 
     return count(what, channels, height, width)
-
-
-def assert_writable(folder: Path) -> None:
-    """Raises StorageError where checkpoints could not be written, which no trial is to find out."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise StorageError(f"--runs {folder}: {there} cannot be written; mend it, or name another place")

@@ -4,8 +4,6 @@
 """
 
 import contextlib
-import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +17,7 @@ from harness.config import Config
 from harness.cost import Shape
 from harness.data.cache import Progress
 from harness.data.pictures import DataInfo
+from harness.depot import Depot, Folder, depot
 from harness.design import digest
 from harness.errors import Interrupted, StorageError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
@@ -29,14 +28,14 @@ from harness.execution.tracking import Tracking, assert_trackable
 from harness.gpus import Gpu, only
 from harness.hardware import Hardware, hardware_here
 from harness.parts.part import is_target
-from harness.preflight import Checked, assert_possible, assert_writable, checked, grown, known, long_enough
+from harness.preflight import Checked, assert_possible, checked, grown, known, long_enough
 from harness.provenance import provenance
 from harness.shard import Shard
 from harness.sharing import AUTO, assert_sensible, measure, packed, settled
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
-from harness.storage.tables import database_file, is_there, lasting, shown
+from harness.storage.tables import is_there, lasting, runs_beside, shown
 from harness.study import Study
 
 
@@ -48,8 +47,9 @@ class Options:
     backend: Literal["ray", "local"] = "ray"
     resources: Resources = field(default_factory=Resources)
     data: Path = Path("data")
-    runs: Path | None = None
-    """Folder of checkpoints; None: `runs` beside an SQLite database, else in the working folder."""
+    runs: str | Path | None = None
+    """Folder of checkpoints, or a store, as in s3://bucket/runs; None: `runs` beside an SQLite database, else in the working
+    folder."""
     code: tuple[str, ...] = ()
     """Folders of the user's modules."""
     rules: Rules = field(default_factory=Rules)
@@ -118,8 +118,8 @@ def run_study(
     found = checked(study, options.storage, options.data, options.code, decoding)
     others, gone = known_elsewhere(found.stored, options.rules)
     options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found), reuse_from=others))
-    runs = runs_folder(options)
-    assert_writable(runs)
+    runs = runs_place(options)
+    runs.assert_writable()
     limit = options.rules.seconds if options.resources.address is not None else None
 
     def over() -> bool:  # a cluster may let its drivers wait for long
@@ -206,7 +206,7 @@ def resume_study(name: str, options: Options = Options(), **live: Any) -> Summar
     kept = replace(
         options,
         data=options.data if options.data != Options().data else Path(places.get("data", options.data)),
-        runs=options.runs or (Path(places["runs"]) if "runs" in places else None),
+        runs=options.runs or places.get("runs"),
         code=tuple(dict.fromkeys((*options.code, *places.get("code", ())))),
     )
     return run_study(Study.from_json(stored.attributes["asked"]), kept, **live)
@@ -254,13 +254,13 @@ def unless_quicker(study: Study, asked: dict[str, Any], stored: list[Stored]) ->
     return as_stored
 
 
-def retire(store: Store, older: Stored, name: str, runs: Path) -> None:
+def retire(store: Store, older: Stored, name: str, runs: Depot) -> None:
     """Ends the rows that an earlier revision left running; their cells belong to the newer one."""
     for record in store.records(older.study_id):
         if record.state == "running":
             reason = f"left unfinished when {name} took the study's place"
             store.finish(older.study_id, record.number, "failed", curve=record.curve, attributes={"reason": reason})
-            shutil.rmtree(runs / older.name / str(record.number), ignore_errors=True)
+            (runs / older.name / str(record.number)).clear()
 
 
 # -- parts of the path ------------------------------------------------------------------------------------------------
@@ -298,17 +298,12 @@ def given_before(stored: Stored | None) -> list[str]:
     return list(stored.attributes.get("places", {}).get("reuse_from", ())) if stored is not None else []
 
 
-def runs_folder(options: Options) -> Path:
-    """Where checkpoints lie; shards in one folder keep theirs apart."""
-    first, *rest = options.runs.parts if options.runs and options.runs.parts else ("",)
-    if re.fullmatch(r"[a-z][\w+.-]+:", first):
-        raise StorageError(
-            f"--runs {first}//{'/'.join(rest)}: checkpoints need a folder; mount the store as one (rclone mount, s3fs,"
-            " gcsfuse) and name that"
-        )
-    file, shard = database_file(options.storage), options.rules.shard
-    beside = (file.parent if file is not None else Path()) / "runs"
-    return (options.runs or (beside / shard.name if shard is not None else beside)).resolve()
+def runs_place(options: Options) -> Depot:
+    """Where checkpoints lie; shards in one place keep theirs apart."""
+    place, shard = depot(options.runs or runs_beside(options.storage)), options.rules.shard
+    if shard is not None and not str(place).endswith(f"/{shard.name}"):  # as a shard says that goes on
+        place /= shard.name
+    return Folder(place.path.resolve()) if isinstance(place, Folder) else place
 
 
 def definition(study: Study, asked: dict[str, Any], found: Checked, places: Places, rules: Rules) -> dict[str, Any]:

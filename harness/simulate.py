@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import Any, Protocol
 
 from harness.analysis.front import measured, nondominated
@@ -29,7 +28,7 @@ from harness.report.words import counted, differences, duration, listed, unit
 from harness.space import Params
 from harness.storage.reader import read_records, read_studies
 from harness.storage.store import Store
-from harness.storage.tables import database_file
+from harness.storage.tables import runs_beside
 from harness.study import EXACT, Objective, Study
 from harness.trial import Outcome, Report
 
@@ -398,7 +397,7 @@ def allowed(study: Study, table: Table) -> list[Cell]:
 def opened(store: Store, study: Study, table: Table, prices: Prices, repeat: int) -> Ledger:
     """The ledger of a repetition, in a database that is thrown away."""
     study_id = store.create(f"{study.name}~{repeat}", study.objectives)
-    places, rules = Places("", str((database_file(store.url) or Path()).parent / "runs")), Rules(keep="none", reuse=False)
+    places, rules = Places("", str(runs_beside(store.url))), Rules(keep="none", reuse=False)
     return Ledger(store, study_id, matched(study, table, repeat), table.info, places, prices, rules=rules)
 
 

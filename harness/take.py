@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.code import add_paths, source_file, source_hash
 from harness.data.pictures import DataInfo
+from harness.depot import Depot, depot
 from harness.errors import CodeError, DataError, HarnessError, StudyError, one_line
 from harness.parts.part import is_target
 from harness.record import Record
@@ -55,7 +56,7 @@ def take(
     out: Path,
     *,
     form: Form = "safetensors",
-    runs: Path | None = None,
+    runs: str | Path | None = None,
     data: Path | None = None,
 ) -> Parcel:
     """Writes weights, config and a loading example of a complete trial into a new folder.
@@ -131,15 +132,15 @@ def _trial(name: str, number: int, storage: str) -> tuple[Stored, Record]:
     return stored, record
 
 
-def _weights(stored: Stored, record: Record, storage: str, runs: Path | None) -> "dict[str, Tensor]":
+def _weights(stored: Stored, record: Record, storage: str, runs: str | Path | None) -> "dict[str, Tensor]":
     """The final weights of a trial, bit for bit as recorded; raises a HarnessError where they are gone or others."""
     import torch
 
     from harness.training.checkpoint import FINAL, weights_hash
 
     looked = list(_folders(stored, record, storage, runs))
-    path = next((folder / FINAL for folder in looked if (folder / FINAL).is_file()), None)
-    if path is None:
+    folder = next((folder for folder in looked if FINAL in (folder.names() or ())), None)
+    if folder is None:
         if record.reused is not None and " of " in str(record.reused["study"]):
             study, _, url = str(record.reused["study"]).partition(" of ")
             raise HarnessError(
@@ -147,32 +148,34 @@ def _weights(stored: Stored, record: Record, storage: str, runs: Path | None) ->
                 f" {record.reused['number']} --storage {url}` takes it from there"
             )
         raise HarnessError(
-            f"trial {record.number} of {stored.name} has no weights under {looked[0].parent} (by default those of the front"
+            f"trial {record.number} of {stored.name} has no weights under {looked[0]} (by default those of the front"
             f" alone are kept); name their folder by --runs, or train it again with fresh seeds:"
             f" `harness confirm {stored.name} --trials {record.number} --keep all`"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(folder.file(FINAL), map_location="cpu", weights_only=True)
         weights: dict[str, Tensor] = content["network"]
         key, found = content["key"], weights_hash(weights)
     except Exception as error:
         raise HarnessError(
-            f"{path}: cannot be read ({one_line(error, 120)}); bring the file back, or train it again"
+            f"{folder / FINAL}: cannot be read ({one_line(error, 120)}); bring the file back, or train it again"
         ) from None
     if key != record.key or found != record.provenance.get("weights", found):
-        raise HarnessError(f"{path}: these are not the weights that trial {record.number} recorded; name another --runs")
+        raise HarnessError(
+            f"{folder / FINAL}: these are not the weights that trial {record.number} recorded; name another --runs"
+        )
     return weights
 
 
-def _folders(stored: Stored, record: Record, storage: str, runs: Path | None) -> Iterator[Path]:
+def _folders(stored: Stored, record: Record, storage: str, runs: str | Path | None) -> Iterator[Depot]:
     """Where a trial's weights may lie: its own place, and that of the study it was taken over from."""
-    yield Path(runs or stored.attributes["places"]["runs"]) / stored.name / str(record.number)
+    yield depot(runs or stored.attributes["places"]["runs"]) / stored.name / str(record.number)
     if record.reused is not None:
         study, number = str(record.reused["study"]), str(record.reused["number"])
         first = next((one for one in read_studies(storage) if one.name == study), None)
         places = first.attributes.get("places", {}) if first is not None else {}
         for root in filter(None, (runs, places.get("runs"))):
-            yield Path(root) / study / number
+            yield depot(root) / study / number
 
 
 def _levels(stored: Stored, record: Record, data: Path | None) -> tuple[tuple[list[float], list[float]] | None, list[str]]:

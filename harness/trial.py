@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from harness.code import SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
+from harness.depot import Depot, depot
 from harness.errors import DataError, DiskError, Diverged, Interrupted, RankFailed, RankLost, one_line
 from harness.key import canonical, network_identity
 from harness.latency import Latency, answer
@@ -50,7 +51,7 @@ class Assignment:
     """Folder of the data."""
     fingerprint: str
     runs: str
-    """Folder of the checkpoints."""
+    """Folder or store of the checkpoints."""
     threads: int = 1
     memory: float = 1.0
     """Share of its GPU's memory that the trial may take."""
@@ -79,9 +80,9 @@ class Assignment:
     confirms another."""
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Depot:
         """Where this trial's checkpoint lies."""
-        return Path(self.runs) / self.study / str(self.number)
+        return depot(self.runs) / self.study / str(self.number)
 
 
 @dataclass(frozen=True)
@@ -234,14 +235,14 @@ def _train(assignment: Assignment, stop: Callable[[], bool], stack: contextlib.E
     known = {} if timed is None else timed.metrics()
     told: dict[str, Any] = {"device": device.device_name(where), "measured": tuple(one.to_json() for one in measured)}
     origin: dict[str, Any] = {"threads": assignment.threads, "precision": training.precision}
-    if (broken := breach(assignment.bounds, known)) and not checkpoint.checkpoints(assignment.folder):
+    if (broken := breach(assignment.bounds, known)) and not checkpoint.tokens(assignment.folder.names()):
         told |= {"reason": f"not trained: {broken}", "cause": "bound", "provenance": provenance() | origin}
         yield Report((), Outcome("failed", known, **told))
         return
 
     gauges = Gauges(where)
     data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
-    checkpoint.prepare(assignment.folder)
+    assignment.folder.make()
     ranks = stack.enter_context(group_of(assignment, where))
     learner = Learner(ranks.synchronised(network, where), training, ranks)
 

@@ -1,5 +1,6 @@
 """What many tests share: a tiny study on real digits, and a database: a file in a temporary folder, or on a server."""
 
+import io
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: tests share the cores with the workers they start
@@ -13,9 +14,11 @@ from optuna.storages import RDBStorage
 from sqlalchemy import NullPool
 
 from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
+from harness.depot import Depot, depot
 from harness.space import choose, span, vary
 from harness.storage.tables import full
 from harness.study import Evolution, Study
+from tests import s3
 from tests.gpus import DriveGpus, FakeDriver
 from tests.postgres import Server, programs
 
@@ -31,6 +34,37 @@ def server() -> Iterator[Server]:
     made = Server()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """An S3 server, started when it is first asked for."""
+    made = s3.Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> s3.Server:
+    """The S3 server, for this process and those that it begins."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture(params=("folder", "store"))
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Depot:
+    """Where trials may leave their weights: a folder that is not there yet, or a part of a new bucket."""
+    if request.param == "folder":
+        return depot(tmp_path / "runs")
+    found: s3.Server = request.getfixturevalue("store")
+    return depot(f"{found.bucket()}/lab/runs")
+
+
+def content(folder: Depot, name: str) -> bytes:
+    """Of a file in such a place."""
+    found = folder.file(name)
+    return found.getvalue() if isinstance(found, io.BytesIO) else found.read_bytes()
 
 
 BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))

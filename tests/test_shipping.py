@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 import harness
-from harness.errors import HarnessError, StorageError
+from harness.errors import HarnessError
 from harness.execution.cluster import endpoint, prepare, why
-from harness.run import Options, runs_folder
 from harness.shipping import LIMIT, needed
 
 OURS = Path(harness.__file__).parent
@@ -97,10 +96,3 @@ def test_a_cluster_of_other_versions_is_one_line() -> None:
         "the cluster has Ray 2.58.0 and Python 3.12.1, this process Ray 2.60.0 and Python 3.11.7: use the same environment"
     )
     assert why(RuntimeError(words)).startswith(said)
-
-
-def test_a_store_is_no_folder_of_checkpoints() -> None:
-    for store in ("s3://bucket/runs", "gs://bucket", "file:///lab/runs"):
-        with pytest.raises(StorageError, match="checkpoints need a folder; mount the store as one"):
-            runs_folder(Options(runs=Path(store)))
-    assert runs_folder(Options(runs=Path("a:b/c"))) == Path.cwd() / "a:b" / "c"

@@ -56,7 +56,15 @@ Data = Annotated[
     typer.Option("--data", envvar="HARNESS_DATA", help="Folder of the data (default: `data`).", metavar="DIR"),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch cifar10 or cifar100 into the data folder first.")]
-Runs = Annotated[Path | None, typer.Option("--runs", help="Folder of checkpoints (default: `runs` beside the database).")]
+Runs = Annotated[
+    str | None,
+    typer.Option(
+        "--runs",
+        help="Folder of checkpoints (default: `runs` beside the database), or a store that fsspec knows, as in"
+        " s3://bucket/runs.",
+        metavar="PLACE",
+    ),
+]
 Code = Annotated[list[Path], typer.Option("--code", help="Folder of your own modules. Repeatable.", metavar="DIR")]
 Trials = Annotated[int | None, typer.Option("--trials", min=1, help="Stop when the study has this many trials.")]
 BackendName = Annotated[
@@ -142,8 +150,8 @@ Trackers = Annotated[
     list[str],
     typer.Option(
         "--tracker",
-        help="Show the trials in another tool too, by Ray Tune's own callbacks: `tensorboard` (files under the runs folder),"
-        " `mlflow` or `wandb` (where their own environment variables say). Repeatable.",
+        help="Show the trials in another tool too, by Ray Tune's own callbacks: `tensorboard` (files under the runs folder,"
+        " with a store beside the database), `mlflow` or `wandb` (where their own environment variables say). Repeatable.",
         metavar="NAME",
         show_default=False,
     ),

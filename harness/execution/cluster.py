@@ -195,7 +195,7 @@ class Sight:
             if not sees:
                 self._say(
                     f"note: {machine} does not see {self._runs}: a trial that leaves it begins again, and its weights"
-                    " stay there; name a folder on a shared disk by --runs"
+                    " stay there; name a folder on a shared disk, or a store, by --runs"
                 )
 
     def _ask(self) -> None:

@@ -1,13 +1,13 @@
-"""What finished trials leave on disk: the final weights of the front, of all, or of none; of stopped ones a checkpoint."""
+"""What finished trials leave behind: the final weights of the front, of all, or of none; of stopped ones a checkpoint."""
 
-import shutil
 from collections.abc import Iterable, Sequence
+from fnmatch import filter as matching
 from itertools import islice
 from operator import le
-from pathlib import Path
 from typing import Literal
 
 from harness.analysis.front import front
+from harness.depot import depot
 from harness.record import Record
 from harness.study import Study
 
@@ -31,11 +31,17 @@ class Keeper:
     """Clears a trial's folder away when it is finished, but for the final weights of those that are kept."""
 
     def __init__(self, keep: Keep, runs: str, study: Study, records: list[Record]) -> None:
-        self._keep, self._folder, self._objectives = keep, Path(runs) / study.name, study.objectives
-        unsettled = self._unsettled(records)
+        self._keep, self._folder, self._objectives = keep, depot(runs) / study.name, study.objectives
+        left = self._folder.inside()
+        unsettled = [  # their rows were finished by a driver that was killed before it cleared up after them
+            record
+            for record in records
+            if record.state in ("complete", "failed")
+            and any(matching(left.get(str(record.number), ()), pattern) for pattern in PASSING)
+        ]
         waiting = {record.number for record in unsettled}
         best = front([record for record in records if record.number not in waiting], study.objectives)
-        self._stopped = {r.number for r in records if r.state == "stopped" and (self._folder / str(r.number)).exists()}
+        self._stopped = {r.number for r in records if r.state == "stopped" and str(r.number) in left}
         self._front: dict[Point, list[int]] = {}
         for record in best:
             self._front.setdefault(self._point(self._values(record)), []).append(record.number)
@@ -46,7 +52,8 @@ class Keeper:
         """A trial has ended, with objective values or without any."""
         if not values or self._keep == "none" or (self._keep == "front" and not self._joins_front(number, values)):
             self._clear(number)
-        self._remove(number, PASSING)
+        else:
+            self._remove(number, PASSING)
 
     def stopped(self, number: int) -> None:
         """A trial was stopped early; `spare` says whose checkpoints stay."""
@@ -68,19 +75,13 @@ class Keeper:
 
     def holds(self, number: int) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return any((self._folder / str(number)).glob(CHECKPOINTS))
+        return bool(matching((self._folder / str(number)).names() or (), CHECKPOINTS))
 
     def hand_over(self, number: int, heir: int) -> None:
         """Gives the checkpoint of a stopped trial to the row that goes on with it; a second time changes nothing."""
         self._stopped.discard(number)
         if self.holds(number) and not self.holds(heir):
-            self._clear(heir)
-            (self._folder / str(number)).replace(self._folder / str(heir))
-
-    def _unsettled(self, records: list[Record]) -> list[Record]:
-        """Trials whose row a driver finished that was killed before it cleared up after them."""
-        left = {path.parent.name for pattern in PASSING for path in self._folder.glob(f"*/{pattern}")}
-        return [record for record in records if record.state in ("complete", "failed") and str(record.number) in left]
+            self._folder.rename(str(number), str(heir))
 
     def _values(self, record: Record) -> list[float]:
         return [record.value(objective.metric) for objective in self._objectives]
@@ -99,9 +100,10 @@ class Keeper:
         return True
 
     def _remove(self, number: int, patterns: Iterable[str]) -> None:
+        folder = self._folder / str(number)
+        names = folder.names() or ()
         for pattern in patterns:
-            for path in (self._folder / str(number)).glob(pattern):
-                path.unlink(missing_ok=True)
+            folder.remove(matching(names, pattern))
 
     def _clear(self, number: int) -> None:
-        shutil.rmtree(self._folder / str(number), ignore_errors=True)
+        (self._folder / str(number)).clear()

@@ -20,7 +20,8 @@ from harness.config import Config
 from harness.cost import Cost
 from harness.data.pictures import DataInfo
 from harness.design import Sequential
-from harness.errors import ConfigError, SpaceError
+from harness.errors import ConfigError, DiskError, SpaceError
+from harness.execution.filled import Filled
 from harness.execution.keeping import Keep, Keeper, Point, beats
 from harness.execution.reuse import Elsewhere, may_stand, origin
 from harness.key import trial_key
@@ -181,7 +182,7 @@ class Ledger:
         records = self.store.records(self.study_id)
         self.rows = len(records)
         self.finished = Counter(record.state for record in records if record.state != "running")
-        self._cells = {self._cell(record.config, record.seed) for record in records}
+        self._filled = Filled(records, self._numbered, lambda record: self._cell(record.config, record.seed))
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
         self._proposer = self._strategy(len(records))
         self._rounds = Rounds(self.study, self.space) if isinstance(self.study.seeds, Sequential) else None
@@ -192,7 +193,7 @@ class Ledger:
         self._elsewhere = Elsewhere(self.store, self.study_id, self.rules.reuse_from)
         self.reused = 0
         """Trials of other studies taken over in this run."""
-        self.untrained = sum(record.state == "stopped" and not record.curve for record in records)
+        self.untrained = sum(record.untrained for record in records)
         """Trials whose network broke a measured constraint."""
         self.beside = 0.0
         """Cores that others kept busy while latency was measured in this run, at most."""
@@ -224,8 +225,9 @@ class Ledger:
         """Where seeds come in sequence: counts what the results so far ask for, and tells what they have decided."""
         if self._rounds is None:
             return
-        cells = len(self._cells) + self._rounds.left
-        again = self.rows - len(self._cells) + len(self._again)
+        filled = len(self._filled)
+        cells = filled + self._rounds.left
+        again = self.rows - filled + len(self._again)
         self.planned = max(min(cells, self.rules.trials or cells) + again, self.rows)
         if (standing := self._rounds.course.words) != self.standing:
             self.standing = standing
@@ -287,7 +289,8 @@ class Ledger:
             return
         for record in self.earlier:
             cell = self._cell(record.config, record.seed)
-            if record.state == "complete" and record.seed in self.study.seeds and cell not in self._cells:
+            new = not self._filled.has(cell, record.seed, record.costs)
+            if record.state == "complete" and record.seed in self.study.seeds and new:
                 with contextlib.suppress(SpaceError):
                     params = self.space.params(record.config)
                     if self._elsewhere.find(self._key(record.config, record.seed)) is not None:
@@ -405,7 +408,7 @@ class Ledger:
         """Writes the row of the next proposal that passes the screen."""
         for proposal, earlier in self._proposals():
             passed = self._screen(proposal)
-            if passed is None or (earlier is None and self._cell(passed[0], proposal.seed) in self._cells):
+            if passed is None or (earlier is None and self._has_row(passed[0], proposal.seed, passed[2])):
                 self.refused["duplicate" if passed else "screened"] += 1
                 self._proposer.told(proposal, None)
                 if self.stopping:
@@ -473,7 +476,7 @@ class Ledger:
             attributes |= told | {"reused": origin(study, record)}
             values = self._values(attributes["costs"], metrics)
             number = self.store.take_over(self.study_id, proposal.params, active, attributes, values, record.curve)
-        self._cells.add(self._cell(config, proposal.seed))
+        self._filled.add(self._cell(config, proposal.seed))
         self.rows += 1
         key, plain, costs = attributes["key"], attributes["config"], attributes["costs"]
         assignment = self._assignment(number, key, proposal.seed, plain, costs, attributes.get("promotes"))
@@ -488,7 +491,7 @@ class Ledger:
         self.reused += 1
         self._note_best(values)
         self.ladder.reached(running.assignment.key, running.epochs, record.curve, costs)
-        self._keeper.settle(running.number, values)
+        self._keep(self._keeper.settle, running.number, values)
         self._proposer.told(running.proposal, values)
         self._look()
         self.watcher.ended(self, running, Outcome("complete", metrics=metrics, reason=origin_words(reused)))
@@ -534,6 +537,12 @@ class Ledger:
         """The key without the source of the user's modules: what was trained is not trained again for a moved comment."""
         return trial_key(config, seed, self.info.fingerprint, lambda _: "", trial=self.study.trial, test=self.info.scored_on)
 
+    def _has_row(self, config: Config, seed: int, cost: Cost) -> bool:
+        return self._filled.has(self._cell(config, seed), seed, cost._asdict())
+
+    def _numbered(self, numbers: Sequence[int]) -> list[Record]:
+        return self.store.numbered(self.study_id, numbers)
+
     def _assignment(
         self,
         number: int,
@@ -546,7 +555,7 @@ class Ledger:
         """What a worker is told; who goes on with a stopped trial is given its checkpoint, and is not stopped again."""
         if promotes is not None:
             self.ladder.promotes(promotes)
-            self._keeper.hand_over(promotes, number)
+            self._keep(self._keeper.hand_over, promotes, number)
         return Assignment(
             study=self.study.name,
             number=number,
@@ -650,14 +659,21 @@ class Ledger:
         if outcome.state == "stopped" and running.curve:
             known = self._values_expected(running.assignment.costs, running.curve, running.epochs)
             self.ladder.stopped(running.number, running.assignment.key, len(running.curve), running.epochs)
-            self._keeper.stopped(running.number)
-            self._keeper.spare(self._pending, self.ladder.best())
+            self._keep(self._keeper.stopped, running.number)
+            self._keep(self._keeper.spare, self._pending, self.ladder.best())
         else:
-            self._keeper.settle(running.number, values)
+            self._keep(self._keeper.settle, running.number, values)
         self._proposer.told(running.proposal, known)
         self.watcher.ended(self, running, outcome)
         self._look()
         self._give_up_if_hopeless(outcome)
+
+    def _keep(self, clear_up: Callable[..., None], *told: Any) -> None:
+        """Keeps what a trial left, or clears it away; where that cannot be the run ends, and the next one does it."""
+        try:
+            clear_up(*told)
+        except DiskError as error:
+            self.stop(f"{error}; `harness resume {self.study.name}` goes on")
 
     def _values_expected(self, costs: Mapping[str, int], curve: Sequence[Epoch], epochs: int) -> list[float]:
         """The objectives of a stopped trial as its strategy is told them: what it might have reached."""

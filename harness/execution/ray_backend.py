@@ -37,6 +37,7 @@ from ray import tune  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
+from harness.depot import Folder, depot  # noqa: E402
 from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
 from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join  # noqa: E402
@@ -410,8 +411,9 @@ class RayBackend:
 
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ROUND)  # the searcher says how many
-        here = self._resources.address is None
-        with contextlib.nullcontext() if here else Sight(Path(ledger.places.runs), ledger.study.name, self._say) as sight:
+        runs = depot(ledger.places.runs)
+        shared = runs.path if isinstance(runs, Folder) and self._resources.address is not None else None
+        with contextlib.nullcontext() if shared is None else Sight(shared, ledger.study.name, self._say) as sight:
             while self._round(ledger, sight) >= ROUND and not ledger.done:
                 pass
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from harness.depot import Folder, depot
 from harness.errors import HarnessError, one_line
 from harness.execution.ledger import Ledger, Running, Watcher
 from harness.record import Epoch
 from harness.report.words import differences, listed
-from harness.storage.tables import masked
+from harness.storage.tables import masked, runs_beside
 from harness.trial import Outcome
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class Tracking(Watcher):
 
     def __enter__(self) -> Self:
         """Raises a HarnessError where a tracker cannot be reached."""
-        self._folder = Path(self.ledger.places.runs) / self.ledger.study.name / "tracked"
+        runs = depot(self.ledger.places.runs)
+        beside = runs.path if isinstance(runs, Folder) else runs_beside(self.ledger.store.url).resolve()
+        self._folder = beside / self.ledger.study.name / "tracked"
         self._trials: dict[int, Shown] = {}
         self._callbacks: dict[str, LoggerCallback] = {}
         for name in self.trackers:

@@ -176,6 +176,12 @@ def database_file(url: str) -> Path | None:
     return Path(parsed.database)
 
 
+def runs_beside(url: str) -> Path:
+    """Where checkpoints lie unless the user names a place: beside an SQLite database, else in the working folder."""
+    file = database_file(url)
+    return (file.parent if file is not None else Path()) / "runs"
+
+
 def is_there(url: str) -> bool:
     """Whether a database may be read: a file that exists, or a server."""
     file = database_file(url)

@@ -1,23 +1,19 @@
-"""What a trial leaves on disk: the last finished epoch while it runs, the final weights when it is done.
+"""What a trial leaves in its folder: the last finished epoch while it runs, the final weights when it is done.
 
-Written beside and renamed, read as tensors and plain values only. A checkpoint is named by the fencing token of its driver:
-an orphaned worker of a dead driver writes beside its successor's checkpoint, never over it, and ends when it sees one.
+Written whole, read as tensors and plain values only. A checkpoint is named by the fencing token of its driver: an orphaned
+worker of a dead driver writes beside its successor's checkpoint, never over it, and ends when it sees one.
 """
 
-import contextlib
-import errno
 import hashlib
 import io
-import os
 import re
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.depot import Depot
 from harness.errors import DiskError, HarnessError
 from harness.record import Epoch
 
@@ -28,63 +24,42 @@ class Fenced(HarnessError):
     """Another driver has taken the trial over; this worker is an orphan."""
 
 
-def save(folder: Path, token: int, key: str, state: Mapping[str, Any], curve: list[Epoch]) -> None:
+def save(folder: Depot, token: int, key: str, state: Mapping[str, Any], curve: list[Epoch]) -> None:
     """Replaces the checkpoint of this driver's token; an interruption leaves the old one whole.
 
     Raises Fenced where there is one of a larger token, or where the trial's folder is gone because it was finished."""
-    if not folder.is_dir() or any(found > token for found, _ in checkpoints(folder)):
+    names = folder.names()
+    if names is None or any(found > token for found in tokens(names)):
         raise Fenced(f"another driver has taken this trial over: {folder}")
-    write(folder / f"last-{token}.pt", {"key": key, **state, "curve": [point.row() for point in curve]})
-    for found, path in checkpoints(folder):
-        if found < token:
-            path.unlink(missing_ok=True)
+    folder.write(name(token), serial({"key": key, **state, "curve": [point.row() for point in curve]}))
+    folder.remove(name(found) for found in tokens(names) if found < token)
 
 
-def prepare(folder: Path) -> None:
-    """Makes a trial's folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(f"{folder} cannot be made ({error.strerror}); mend it, or name another place by --runs") from None
+def serial(content: Mapping[str, Any]) -> bytes:
+    """As a file holds it."""
+    file = io.BytesIO()  # torch hides what a disk says behind an error of its own
+    torch.save(content, file)
+    return file.getvalue()
 
 
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all; raises DiskError where it cannot."""
-    try:
-        _write(path, content)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space" if full else "mend it, or name another place by --runs"
-        raise DiskError(f"{path.parent} cannot be written ({error.strerror}): {remedy}") from None
+def name(token: int) -> str:
+    """Of a checkpoint's file."""
+    return f"last-{token}.pt"
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    handle, made = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            serial = io.BytesIO()  # torch hides what the disk says behind an error of its own
-            torch.save(content, serial)
-            file.write(serial.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(made).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(made).unlink()
-        raise
+def tokens(names: Iterable[str] | None) -> list[int]:
+    """Of the checkpoints among a folder's files, the largest first."""
+    found = (re.fullmatch(r"last-(\d+)\.pt", one) for one in names or ())
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Token and path of each checkpoint, the largest token first."""
-    found = [(re.fullmatch(r"last-(\d+)\.pt", path.name), path) for path in folder.glob("last-*.pt")]
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
-
-
-def load(folder: Path, key: str, device: str) -> dict[str, Any] | None:
+def load(folder: Depot, key: str, device: str) -> dict[str, Any] | None:
     """The newest readable checkpoint of this very trial, None where there is none; nothing in it is executed."""
-    for _, path in checkpoints(folder):
+    for token in tokens(folder.names()):
         try:
-            content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(folder.file(name(token)), map_location=device, weights_only=True)
+        except DiskError:  # what is there is not known
+            raise
         except Exception:  # half of a disk's truth is none
             continue
         if content.get("key") == key:
@@ -92,9 +67,9 @@ def load(folder: Path, key: str, device: str) -> dict[str, Any] | None:
     return None
 
 
-def save_final(folder: Path, key: str, weights: Mapping[str, Tensor]) -> str:
+def save_final(folder: Depot, key: str, weights: Mapping[str, Tensor]) -> str:
     """Writes the final weights; returns their hash."""
-    write(folder / FINAL, {"key": key, "network": weights})
+    folder.write(FINAL, serial({"key": key, "network": weights}))
     return weights_hash(weights)
 
 

@@ -18,6 +18,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return new_database(request, tmp_path)
 
 
+in_any_place = pytest.mark.parametrize(
+    ("storage", "place"),
+    [("sqlite", "folder"), pytest.param("postgresql", "folder", marks=pytest.mark.postgres), ("sqlite", "store")],
+    indirect=True,
+)
+"""For tests of what trials leave: in a folder with either database, and in a store."""
+
+
 @pytest.fixture
 def desk(tmp_path: Path, storage: str) -> Iterator[Callable[..., Desk]]:
     made: list[Desk] = []

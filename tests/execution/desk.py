@@ -1,5 +1,6 @@
 """A study of fake trials of no time in a temporary database, for the tests of the ledger."""
 
+import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from harness.config import Config, ExpAtt, SqueezeExcite
 from harness.cost import Cost, Shape, network_cost
 from harness.data.pictures import DataInfo
+from harness.depot import depot
 from harness.execution.ledger import Ledger, Places, Running, Watcher
 from harness.record import Epoch, Record
 from harness.space import choose, vary
@@ -44,12 +46,15 @@ class Desk(Watcher):
     source: Callable[[str], str] | None = None
     storage: str = ""
     """By default a file in the folder."""
+    runs: str = ""
+    """Where trials leave their weights, by default in the folder."""
 
     stores: list[Store] = field(default_factory=list)
     """Opened, and to be closed: no driver closes what it dies with."""
 
     def __post_init__(self) -> None:
         self.storage = self.storage or f"sqlite:///{self.folder}/harness.db"
+        self.runs = self.runs or f"{self.folder}/runs"
 
     def close(self) -> None:
         for store in self.stores:
@@ -60,8 +65,13 @@ class Desk(Watcher):
         self.stores.append(store)
         study_id = store.create(self.study.name, self.study.objectives)
         store.set_attributes(study_id, {"definition": self.study.to_json()})
-        places = Places("data", str(self.folder / "runs"))
+        places = Places("data", self.runs)
         return Ledger(store, study_id, self.study, INFO, places, price, watcher=self, **options)
+
+    def left(self, pattern: str) -> list[int]:
+        """Trials that have left such a file."""
+        left = (depot(self.runs) / self.study.name).inside()
+        return sorted(int(number) for number, names in left.items() if fnmatch.filter(names, pattern))
 
     def records(self) -> list[Record]:
         return read_records(self.storage, 1)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from harness.analysis.front import front
 from harness.config import ResNet, Training
+from harness.depot import Depot, depot
 from harness.execution.keeping import PROMOTABLE
 from harness.execution.ledger import HOPELESS, Ledger, Rules
 from harness.record import Epoch, Record
@@ -20,7 +22,8 @@ from harness.strategies.proposers import Bred, Shadow
 from harness.strategies.stopping import Ladder
 from harness.study import Asha, Evolution, Random, Study, SuccessiveHalving, Tpe, maximize, minimize
 from harness.trial import Assignment, Outcome, Report
-from tests.conftest import theirs
+from tests.conftest import content, theirs
+from tests.execution.conftest import in_any_place
 from tests.execution.desk import Desk, attention, outcome
 
 EPOCHS = 10
@@ -204,28 +207,38 @@ def test_a_study_in_which_some_are_stopped_is_not_hopeless(stopping: MakeDesk) -
 def with_checkpoints(ledger: Ledger) -> None:
     """Trains all, with files where a worker would leave them."""
     while (assignment := ledger.next()) is not None:
-        assignment.folder.mkdir(parents=True, exist_ok=True)
+        assignment.folder.make()
         for name in ("last-0.pt", "half.part"):
-            (assignment.folder / name).write_bytes(assignment.key.encode())
+            assignment.folder.write(name, assignment.key.encode())
         train(ledger, assignment)
 
 
 def checkpoints(desk: Desk) -> list[int]:
-    return sorted(int(path.parent.name) for path in (desk.folder / "runs" / "s").glob("*/last-*.pt"))
+    return desk.left("last-*.pt")
 
 
-@pytest.mark.parametrize("keep", ["front", "all", "none"])
-def test_checkpoints_of_stopped_trials_are_kept_by_choice(stopping: MakeDesk, keep: Any) -> None:
+@in_any_place
+def test_checkpoints_of_the_best_stopped_trials_are_kept(stopping: MakeDesk, place: Depot) -> None:
+    kept_by_choice(stopping, place, "front")
+
+
+@pytest.mark.parametrize("keep", ["all", "none"])
+def test_checkpoints_of_stopped_trials_are_kept_by_choice(stopping: MakeDesk, tmp_path: Path, keep: Any) -> None:
+    kept_by_choice(stopping, depot(tmp_path / "runs"), keep)
+
+
+def kept_by_choice(stopping: MakeDesk, place: Depot, keep: Any) -> None:
     made = stopping()
+    made.runs = str(place)
     ledger = made.open(rules=Rules(keep=keep))
     with_checkpoints(ledger)
     best, every = list(ledger.ladder.best()), sorted(record.number for record in stopped(made))
     assert len(every) > PROMOTABLE
     assert checkpoints(made) == {"front": sorted(best[:PROMOTABLE]), "all": every, "none": []}[keep]
-    assert not list((made.folder / "runs").rglob("*.part"))
-    folder = made.folder / "runs" / "s" / str(best[-1])  # as a driver leaves it that is killed before it clears up
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "last-0.pt").touch()
+    assert made.left("*.part") == []
+    folder = place / "s" / str(best[-1])  # as a driver leaves it that is killed before it clears up
+    folder.make()
+    folder.write("last-0.pt", b"")
     made.open(rules=Rules(keep=keep))
     assert checkpoints(made) == {"front": sorted(best[:PROMOTABLE]), "all": every, "none": []}[keep]
 
@@ -233,8 +246,10 @@ def test_checkpoints_of_stopped_trials_are_kept_by_choice(stopping: MakeDesk, ke
 # -- promotion
 
 
-def test_the_best_stopped_trials_go_on_as_new_rows_that_name_the_old(stopping: MakeDesk) -> None:
+@in_any_place
+def test_the_best_stopped_trials_go_on_as_new_rows_that_name_the_old(stopping: MakeDesk, place: Depot) -> None:
     made = stopping()
+    made.runs = str(place)
     with_checkpoints(made.open())
     best = list(made.open().ladder.best())
     ledger = made.open(rules=Rules(promote=4))
@@ -242,7 +257,8 @@ def test_the_best_stopped_trials_go_on_as_new_rows_that_name_the_old(stopping: M
     for number in best[:4]:
         old, assignment = made.records()[number], ledger.next()
         assert assignment is not None and (assignment.key, assignment.rungs) == (old.key, ())
-        assert (assignment.folder / "last-0.pt").read_text() == old.key, "the checkpoint is handed over"
+        assert content(assignment.folder, "last-0.pt") == old.key.encode(), "the checkpoint is handed over"
+        assert not (place / "s" / str(number)).names()
         train(ledger, assignment)
     assert ledger.done
     new = made.records()[30:]
@@ -273,13 +289,16 @@ def test_without_a_checkpoint_promotion_begins_anew_and_says_so(stopping: MakeDe
 
 def test_a_promotion_cut_short_goes_on_and_is_not_stopped(stopping: MakeDesk) -> None:
     made = stopping()
+    place = depot(made.runs)
     with_checkpoints(made.open())
     ledger = made.open(rules=Rules(promote=2))
     first = ledger.next()
     assert first is not None
-    back = first.folder.rename(made.folder / "runs" / "s" / str(made.records()[30].promotes))
+    back = str(made.records()[30].promotes)
+    (place / "s").rename(str(first.number), back)
     ledger = made.open(rules=Rules(promote=2))  # as if the driver had died between the row and its folder
-    assert ledger.next() == first and (first.folder / "last-0.pt").exists() and not back.exists()
+    assert ledger.next() == first
+    assert first.folder.names() == ["last-0.pt"] and (place / "s" / back).names() is None
     train_all(ledger)
     ledger.report(first.number, Report(LAST))
     assert first.number in ledger.running

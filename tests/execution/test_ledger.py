@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from harness.analysis.front import front
 from harness.config import Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
+from harness.depot import Depot
 from harness.execution.ledger import HOPELESS, Rules
 from harness.record import Epoch
 from harness.space import choose, span, vary
 from harness.storage.lease import Lease, LeaseError
 from harness.study import Evolution, Exhaustive, Random, Study, Tpe, at_most, minimize
 from harness.trial import Outcome, Report
+from tests.execution.conftest import in_any_place
 from tests.execution.desk import Desk, attention, curve, finish_all, outcome, price
 
 STRATEGIES = (Evolution(trials=6, population=2), Tpe(trials=6), Random(trials=6), Exhaustive())
@@ -321,19 +323,20 @@ def test_nothing_is_started_that_would_not_end_in_time(desk: Callable[..., Desk]
     assert [record.state for record in made.records()] == ["running", "complete"]
 
 
+@in_any_place
 @pytest.mark.parametrize(("keep", "kept"), [("all", "all"), ("none", "none"), ("front", "front")])
-def test_final_weights_are_kept_by_choice(desk: Callable[..., Desk], keep: Any, kept: str) -> None:
+def test_final_weights_are_kept_by_choice(desk: Callable[..., Desk], place: Depot, keep: Any, kept: str) -> None:
     made = desk(Random(trials=12))
+    made.runs = str(place)
     ledger = made.open(rules=Rules(keep=keep))
     while (assignment := ledger.next()) is not None:
-        assignment.folder.mkdir(parents=True)
+        assignment.folder.make()
         for name in ("last-0.pt", "final.pt"):
-            (assignment.folder / name).write_bytes(b"weights")
+            assignment.folder.write(name, b"weights")
         ledger.report(assignment.number, Report(curve(2), outcome(assignment)))
-    there = sorted(int(path.parent.name) for path in (made.folder / "runs" / "s").glob("*/final.pt"))
     best = [record.number for record in front(made.records(), made.study.objectives)]
-    assert there == {"all": list(range(12)), "none": [], "front": best}[kept]
-    assert not list((made.folder / "runs").glob("**/last-*"))
+    assert made.left("final.pt") == {"all": list(range(12)), "none": [], "front": best}[kept]
+    assert made.left("last-*") == []
 
 
 def test_a_missing_metric_is_a_failure_with_a_reason(desk: Callable[..., Desk]) -> None:
@@ -368,10 +371,10 @@ def test_a_finished_trial_leaves_no_checkpoint(desk: Callable[..., Desk]) -> Non
     ledger = desk().open()
     first = ledger.next()
     assert first is not None
-    first.folder.mkdir(parents=True)
-    (first.folder / "last-0.pt").write_bytes(b"weights")
+    first.folder.make()
+    first.folder.write("last-0.pt", b"weights")
     ledger.report(first.number, Report(curve(2), outcome(first)))
-    assert not list(first.folder.glob("*"))
+    assert not first.folder.names()
 
 
 def test_random_draws_are_the_same_however_often_they_are_interrupted(tmp_path: Path) -> None:

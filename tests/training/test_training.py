@@ -2,7 +2,9 @@
 
 import errno
 import math
+import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +14,19 @@ from torch import nn
 from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
 from harness.data.batches import open_batches
 from harness.data.sources import open_data
+from harness.depot import Depot, Folder, depot
 from harness.errors import DiskError
 from harness.networks.build import build
 from harness.record import Epoch
 from harness.training import checkpoint, loop
 from harness.training.learner import Learner
+from tests import s3
+from tests.conftest import content
 
 TRAINING = Training(epochs=4, batch_size=32, limit=16, precision="fp32", augment="crop", lr=0.2)
 
 
-def train(folder: Path, epochs: int, *, interrupted_after: int | None = None) -> dict[str, torch.Tensor]:
+def train(folder: Depot, epochs: int, *, interrupted_after: int | None = None) -> dict[str, torch.Tensor]:
     """Trains, through a checkpoint and a new network where interrupted; returns the final weights."""
     pictures, info = open_data(TRAINING, Path())
     data = open_batches(pictures, info, TRAINING, seed=1, device="cpu")
@@ -39,8 +44,15 @@ def train(folder: Path, epochs: int, *, interrupted_after: int | None = None) ->
     return learner.network.state_dict()
 
 
-def test_going_on_from_a_checkpoint_changes_no_bit(tmp_path: Path) -> None:
-    straight, resumed = train(tmp_path, 4), train(tmp_path, 4, interrupted_after=2)
+@pytest.fixture
+def folder(place: Depot) -> Depot:
+    """A trial's, on a disk or in a store."""
+    (place / "1").make()
+    return place / "1"
+
+
+def test_going_on_from_a_checkpoint_changes_no_bit(folder: Depot) -> None:
+    straight, resumed = train(folder, 4), train(folder, 4, interrupted_after=2)
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
@@ -55,40 +67,54 @@ class Bomb:
         return (Path.touch, (Path(self.path),))
 
 
-def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
-    torch.save({"key": "key", "network": Bomb(str(tmp_path / "executed"))}, tmp_path / "last-1.pt")
-    assert checkpoint.load(tmp_path, "key", "cpu") is None
+def test_nothing_in_a_checkpoint_is_executed(folder: Depot, tmp_path: Path) -> None:
+    folder.write("last-1.pt", checkpoint.serial({"key": "key", "network": Bomb(str(tmp_path / "executed"))}))
+    assert checkpoint.load(folder, "key", "cpu") is None
     assert not (tmp_path / "executed").exists()
     pickle.loads(pickle.dumps(Bomb(str(tmp_path / "executed"))))
     assert (tmp_path / "executed").exists(), "the bomb itself must work"
 
 
-def test_torn_and_foreign_checkpoints_are_not_used(tmp_path: Path) -> None:
+def test_torn_and_foreign_checkpoints_are_not_used(folder: Depot) -> None:
     network = nn.Linear(2, 2)
-    checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
-    assert checkpoint.load(tmp_path, "another", "cpu") is None
-    whole = (tmp_path / "last-1.pt").read_bytes()
-    (tmp_path / "last-1.pt").write_bytes(whole[: len(whole) // 2])
-    assert checkpoint.load(tmp_path, "key", "cpu") is None
-    assert checkpoint.load(tmp_path / "none", "key", "cpu") is None
+    checkpoint.save(folder, 1, "key", {"network": network.state_dict()}, [])
+    assert checkpoint.load(folder, "another", "cpu") is None
+    whole = content(folder, "last-1.pt")
+    folder.write("last-2.pt", whole[: len(whole) // 2])
+    assert checkpoint.load(folder, "key", "cpu") is not None, "an older one is whole"
+    folder.remove(["last-1.pt"])
+    assert checkpoint.load(folder, "key", "cpu") is None
+    assert checkpoint.load(folder / "none", "key", "cpu") is None
 
 
-def test_an_orphan_of_a_dead_driver_cannot_harm(tmp_path: Path) -> None:
+def test_an_orphan_of_a_dead_driver_cannot_harm(folder: Depot) -> None:
     network = nn.Linear(2, 2)
-    checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [Epoch(1, 0.5, 1.0, 1.0, 0.1)])
+    checkpoint.save(folder, 1, "key", {"network": network.state_dict()}, [Epoch(1, 0.5, 1.0, 1.0, 0.1)])
     checkpoint.save(
-        tmp_path, 2, "key", {"network": network.state_dict()}, [Epoch(1, 0.5, 1.0, 1.0, 0.1), Epoch(2, 0.6, 1.0, 1.0, 0.1)]
+        folder, 2, "key", {"network": network.state_dict()}, [Epoch(1, 0.5, 1.0, 1.0, 0.1), Epoch(2, 0.6, 1.0, 1.0, 0.1)]
     )
-    assert [token for token, _ in checkpoint.checkpoints(tmp_path)] == [2]
+    assert checkpoint.tokens(folder.names()) == [2]
     with pytest.raises(checkpoint.Fenced, match="another driver has taken this trial over"):
-        checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
-    saved = checkpoint.load(tmp_path, "key", "cpu")
+        checkpoint.save(folder, 1, "key", {"network": network.state_dict()}, [])
+    saved = checkpoint.load(folder, "key", "cpu")
     assert saved is not None and len(saved["curve"]) == 2
-    (tmp_path / "last-2.pt").unlink()
-    tmp_path.rmdir()  # finished and cleared away by the other driver
+    folder.clear()  # finished and cleared away by the other driver
     with pytest.raises(checkpoint.Fenced):
-        checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
-    assert not tmp_path.exists()
+        checkpoint.save(folder, 1, "key", {"network": network.state_dict()}, [])
+    assert folder.names() is None
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(store: s3.Server) -> None:
+    folder = depot(f"{store.bucket()}/1")
+    folder.make()
+    checkpoint.save(folder, 1, "key", {}, [])
+    store.away()
+    try:
+        with pytest.raises(DiskError, match="does not answer"):
+            checkpoint.load(replace(folder, patience=0.5), "key", "cpu")
+    finally:
+        store.back()
+    assert checkpoint.load(folder, "key", "cpu") is not None
 
 
 def test_the_hash_of_weights_is_of_every_bit(tmp_path: Path) -> None:
@@ -101,18 +127,18 @@ def test_the_hash_of_weights_is_of_every_bit(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = nn.Linear(2, 2)
-    checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
+    network, folder = nn.Linear(2, 2), Folder(tmp_path)
+    checkpoint.save(folder, 1, "key", {"network": network.state_dict()}, [])
 
-    def fail(content: object, file: object) -> None:
+    def fail(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(DiskError, match=r"cannot be written \(No space left on device\): free some space"):
-        checkpoint.save(tmp_path, 1, "key", {"network": network.state_dict()}, [])
+        checkpoint.save(folder, 1, "key", {"network": network.state_dict()}, [])
     monkeypatch.undo()
-    assert checkpoint.load(tmp_path, "key", "cpu") is not None
-    assert [path.name for path in tmp_path.iterdir()] == ["last-1.pt"]
+    assert checkpoint.load(folder, "key", "cpu") is not None
+    assert folder.names() == ["last-1.pt"]
 
 
 def test_evaluation_is_a_mean_over_all_validation_pictures() -> None:
