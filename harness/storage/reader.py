@@ -105,7 +105,7 @@ def read_records(url: str, study_id: int, wanted: ColumnElement[bool] | None = N
 def read_numbered(url: str, study_id: int, numbers: Sequence[int]) -> list[Record]:
     """The trials of these numbers, by number."""
     with reading(url) as connection:
-        return _numbered(connection, study_id, numbers)
+        return numbered(connection, study_id, numbers)
 
 
 def read_notable(url: str, study_id: int) -> list[Record]:
@@ -115,10 +115,11 @@ def read_notable(url: str, study_id: int) -> list[Record]:
     notable = one.state.in_(("PRUNED", "FAIL")) | one.trial_id.in_(said)
     with reading(url) as connection:
         found = connection.execute(select(one.number).where(one.study_id == study_id, notable).order_by(one.number))
-        return _numbered(connection, study_id, found.scalars().all())
+        return numbered(connection, study_id, found.scalars().all())
 
 
-def _numbered(connection: Connection, study_id: int, numbers: Sequence[int]) -> list[Record]:
+def numbered(connection: Connection, study_id: int, numbers: Sequence[int]) -> list[Record]:
+    """The trials of these numbers, on an open connection."""
     some = (numbers[place : place + TOGETHER] for place in range(0, len(numbers), TOGETHER))
     return [record for few in some for record in records_of(connection, study_id, tables.trials.c.number.in_(few))]
 

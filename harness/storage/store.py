@@ -21,7 +21,7 @@ from harness.config import Scalar
 from harness.errors import StorageError, one_line
 from harness.record import Epoch, Record, State
 from harness.storage import tables
-from harness.storage.reader import finished_by_key, records_of, trial_of
+from harness.storage.reader import finished_by_key, numbered, records_of, trial_of
 from harness.storage.tables import DatabaseAway, database_file, engine_options, full, readable, shown, tune
 from harness.study import Objective
 
@@ -126,6 +126,11 @@ class Store:
         """Every trial, by number."""
         with readable(self.url), self.engine.connect() as connection:
             return records_of(connection, study_id)
+
+    def numbered(self, study_id: int, numbers: Sequence[int]) -> list[Record]:
+        """The trials of these numbers."""
+        with readable(self.url), self.engine.connect() as connection:
+            return numbered(connection, study_id, numbers)
 
     def finished_elsewhere(self, study_id: int, since: datetime | None = None) -> dict[str, int]:
         """The ids of the complete trials of every other study by key (of a key the first), or of those ended `since`."""
