@@ -137,6 +137,8 @@ class Effect:
             if not self.look.seeds:
                 return "undecided, no look yet"
             return f"undecided after {self.look.seeds}{'' if self.look.last else f' of at most {self.look.most}'} seeds"
+        if self.verdict == "undecided" and self.test.df < 1:
+            return "undecided (fewer than two seeds)"
         if self.verdict == "undecided":
             more = self.more
             return f"undecided ({more} more seed{'s' * (more > 1)})" if more else "undecided (beyond 1,000 seeds)"

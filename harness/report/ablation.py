@@ -56,6 +56,10 @@ class Ablation:
     """What the results have decided, where seeds come in sequence."""
     beyond: int = 0
     """Trials left out, of seeds behind an arm's last look."""
+    primary: str | None = None
+    """The one arm that is tested, where one was declared."""
+    lacking: str = ""
+    """The cells of the study's plan without a complete trial, in a sentence; empty where none is missing."""
 
     def number(self, value: float) -> str:
         """A value in the table's unit; a dash where there is none."""
@@ -102,12 +106,16 @@ class Ablation:
         several = f", Holm over {tested} comparisons" if tested > 1 else ""
         if self.course is None:
             found.append(f"Difference to {self.baseline}: 95 % interval of each; {test}{several}.")
+        if self.primary:
+            found.append(f"Primary comparison: {self.primary}, tested alone, without correction for the others.")
         if margin := next((effect.margin for effect in told if effect.margin), None):
             found.append(f"Margin {self.number(margin)}{self.unit}: two one-sided tests.")
         if equal := [effect.arm for effect in told if effect.test.equal]:
             whose = listed(equal) if len(equal) <= FEW else f"{len(equal)} arms"
             found.append(f"All differences of {whose} are equal: tested by the step in which values are rounded.")
-        lacking = [effect for effect in told if effect.missing]
+        if self.lacking:
+            found.append(self.lacking)
+        lacking = [effect for effect in told if effect.missing and not self.lacking]
         found += [
             f"{effect.arm}: {counted(len(effect.missing), 'seed')} missing here or in the baseline"
             f" ({', '.join(map(str, effect.missing[:8]))}{', ...' if len(effect.missing) > 8 else ''})."
@@ -158,6 +166,7 @@ def ablation(
     unit: str = "",
     course: Course | None = None,
     beyond: int = 0,
+    lacking: str = "",
 ) -> Ablation:
     """The table of every arm against the baseline, which comes first; raises EffectError where nothing can be compared.
     `unit` is what a study says of a metric of its own. Where seeds come in sequence (`course`) an arm is told by the
@@ -177,7 +186,9 @@ def ablation(
     scale, symbol = (100.0, "%") if share else (1.0, unit)
     least = min(errors, default=0.01) * scale
     decimals = min(max(1 - math.floor(math.log10(least)), 0), 8)
-    return Ablation(metric, baseline, rows, scale, decimals, symbol, larger_is_better, comment, course, beyond)
+    return Ablation(
+        metric, baseline, rows, scale, decimals, symbol, larger_is_better, comment, course, beyond, primary, lacking
+    )
 
 
 def _row(arm: str, cells: Mapping[int, float], effect: Effect | None, costs: Mapping[str, int]) -> Row:

@@ -41,6 +41,7 @@ def compared(facts: Facts) -> Comparison | None:
     if arms is None or not arms.records[arms.baseline] or not any(arms.records[name] for name in arms.names[1:]):
         return None
     design = facts.study.strategy if isinstance(facts.study.strategy, Design) else None
+    lacking = lacking_words(arms)
     table = ablation(
         arms.values(facts.main.metric),
         arms.baseline,
@@ -53,6 +54,7 @@ def compared(facts: Facts) -> Comparison | None:
         unit=facts.main.unit,
         course=arms.course,
         beyond=arms.beyond,
+        lacking=lacking and f"{lacking}; each comparison rests on the seeds that both arms have.",
     )
     return Comparison(arms, table, str(facts.attributes.get("plan", "")), _later(facts))
 
@@ -131,12 +133,6 @@ def _undecided(effect: Effect) -> str:
     return _arm(effect) + (f" ({more} more seed{'s' * (more > 1)})" if more else "")
 
 
-def missing_words(found: Comparison) -> str:
-    """Which cells of the plan have no complete trial; empty where none is missing."""
-    lacking = lacking_words(found.arms)
-    return lacking and f"{lacking}; each comparison rests on the seeds that both arms have."
-
-
 def lacking_words(arms: Arms) -> str:
     """The cells of a plan without a complete trial: seeds that no arm has, then arms with the seeds that they lack."""
     lacking = arms.missing
@@ -191,7 +187,7 @@ def forest(found: Comparison, unit: Unit, layout: dict[str, Any]) -> "go.Figure"
             showlegend=False,
         )
         colour = {"helps": HELPS, "hurts": HURTS}.get(effect.verdict, OPEN)
-        bounded = effect.test.df >= 1
+        bounded = isfinite(effect.high)
         figure.add_scatter(
             x=[effect.difference * scale],
             y=[place],
@@ -217,7 +213,7 @@ def forest(found: Comparison, unit: Unit, layout: dict[str, Any]) -> "go.Figure"
     symbol = f" ({unit.symbol.replace('%', 'points')})" if unit.symbol else ""
     reach = 1.08 * max((abs(x) for trace in figure.data for x in trace.x), default=1.0)
     wide = max(
-        [reach, *(1.05 * scale * abs(end) for effect in shown if effect.test.df >= 1 for end in (effect.low, effect.high))]
+        [reach, *(1.05 * scale * abs(end) for effect in shown if isfinite(effect.high) for end in (effect.low, effect.high))]
     )
     figure.update_xaxes(range=(-wide, wide))
     figure.update_xaxes(title_text=f"Difference in {NOUNS[found.table.metric]} to {escape(found.arms.baseline)}{symbol}")

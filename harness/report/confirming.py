@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.effects import half_width
 from harness.analysis.front import nondominated
-from harness.report.comparison import compared, missing_words, verdicts
+from harness.report.comparison import compared, verdicts
 from harness.report.confirmed import Again, Confirmed, confirmed, curse_words, front_words, how_words, order_words
 from harness.report.facts import Facts
 from harness.report.figures import ACCENT, INK, MUTED, layout
@@ -33,7 +33,7 @@ def confirmation(facts: Facts) -> Section | None:
         f"Promised: the {noun} that the search said, of its validation pictures. Again: the mean over the fresh seeds, of"
         " theirs. Test: the mean of the test part, each mean with half of its 95 % interval. Change: test less promised.",
         verdicts(effects) if effects is not None else "",
-        missing_words(effects) if effects is not None else "",
+        effects.table.lacking if effects is not None else "",
         how_words(again),
         *order_words(facts),
         f"Its own page: harness report {again.study.name}.",

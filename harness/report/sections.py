@@ -7,7 +7,7 @@ from harness.report.ablation import plain, sheet
 from harness.report.attained import attained
 from harness.report.certain import certain_front, certain_words
 from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
-from harness.report.comparison import compared, foremost, forest, missing_words, plan_words
+from harness.report.comparison import compared, foremost, forest, plan_words
 from harness.report.confirming import confirmation
 from harness.report.facts import MANY, Facts, units_of
 from harness.report.figures import MAX_BEATEN, curves_figure, front_figure, fronts_figure, layout
@@ -58,7 +58,7 @@ def effects(facts: Facts) -> Section | None:
     drawn = forest(few, facts.units[facts.main.metric], layout())
     label = "Differences to the baseline with intervals; the table below holds the same values"
     more = f"The best {MANY} of {len(found.effects):,} arms; effects.csv, beside this page, holds all."
-    words = [more if few is not found else "", missing_words(found), *found.table.notes(), plan_words(found)]
+    words = [more if few is not found else "", *found.table.notes(), plan_words(found)]
     shown = (Plot("effects", {"": drawn}, label, drawn.layout.height), Table(sheet(few.table)))
     return Section("effects", f"Effects: every arm against {found.arms.baseline}", (*shown, *map(Note, filter(None, words))))
 

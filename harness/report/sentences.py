@@ -79,7 +79,7 @@ def gains(found: Comparison) -> str:
     same = [effect for effect in arms if effect.verdict == "no difference"]
     still_open = [effect for effect in arms if effect.verdict == "undecided"]
     words = []
-    if decided and not any(effect.verdict == "helps" for effect in decided):
+    if decided and not table.primary and not any(effect.verdict == "helps" for effect in decided):
         words.append(f"No arm is shown to gain over {base}")
     if decided:
         parts = [f"{quoted(effect.arm)} {_gained(table, effect)}" for effect in decided[:MOST_ARMS]]
@@ -93,13 +93,17 @@ def gains(found: Comparison) -> str:
     if still_open:
         whole = "No arm is decided against" if not decided and not same else "Undecided against"
         shown = f" {base}: {_few(still_open)}" if whole.startswith("Und") else f" {base} yet"
+        if table.primary:
+            whole, shown = f"{quoted(table.primary)} is undecided against", f" {base}"
         least = min((effect.more for effect in still_open if effect.more), default=None)
         enough = f"; {counted(least, 'more seed')} would tell the first" if least is not None and least <= ENOUGH else ""
         words.append(f"{whole}{shown}{enough}")
     seeds = sorted({len(effect.seeds) for effect in arms}) or [0]
     over = f"over {span(seeds)} of {counted(len(found.arms.seeds), 'seed')}" if seeds[0] < len(found.arms.seeds) else ""
     over = over or f"over {counted(len(found.arms.seeds), 'seed')}"
-    return f"{'. '.join(words) or 'Nothing was tested'}. In {NOUNS[table.metric]}, {over}, with 95{SPACE}% intervals."
+    alone = f"; {quoted(table.primary)} is the primary comparison, the others are not tested" if table.primary else ""
+    tested = ". ".join(words) or "Nothing was tested"
+    return f"{tested}. In {NOUNS[table.metric]}, {over}, with 95{SPACE}% intervals{alone}."
 
 
 def _gained(table: Ablation, effect: Effect) -> str:

@@ -87,7 +87,7 @@ def test_missing_seeds_are_named_and_nothing_is_averaged_over_fewer() -> None:
     assert se.mean == pytest.approx(np.mean([SE[seed] for seed in se.seeds]))
     assert none.seeds == () and none.missing == (0, 1, 2, 3, 4, 5)
     assert none.verdict == "undecided" and none.high == math.inf and math.isnan(none.difference)
-    assert none.words == "undecided (beyond 1,000 seeds)"
+    assert none.words == "undecided (fewer than two seeds)"
 
 
 def test_one_seed_decides_nothing() -> None:

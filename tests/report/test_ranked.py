@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.config import ResNet, SqueezeExcite, Training
+from harness.design import OneAtATime
 from harness.report import sentences
 from harness.report.ablation import plain
 from harness.report.comparison import compared, foremost
@@ -95,3 +96,18 @@ def test_names_keep_clear_of_one_another_and_of_the_edges():
 def test_one_mean_has_no_reach():
     trials = found().trials[:2]
     assert Axis(minimize("params"), (Spot(trials, 100.0, 0.5, "one", 0.2),), (), False).reach is None
+
+
+def test_a_primary_comparison_and_missing_cells_are_told_in_the_answer_and_beside_the_table():
+    fields = {name: getattr(STUDY, name) for name in Study.model_fields}
+    study = Study(**fields | {"strategy": OneAtATime(primary="stage 3 SE")})
+    facts = gather(study, {}, [trial.record for trial in found().trials if trial.record.params["width"] < 1.15])
+    words = sentences.told(facts).replace("\N{NO-BREAK SPACE}", " ")
+    assert words.startswith("“stage 3 SE” is undecided against base") and words.endswith(
+        "; “stage 3 SE” is the primary comparison, the others are not tested."
+    )
+    comparison = compared(facts)
+    assert comparison is not None
+    notes = comparison.table.notes()
+    assert "Primary comparison: stage 3 SE, tested alone, without correction for the others." in notes
+    assert any(note.startswith("26 cells of the plan missing: ") for note in notes)
