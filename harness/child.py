@@ -53,8 +53,8 @@ def tell(child: subprocess.Popen[str], what: dict[str, Any]) -> None:
 
 
 def told(at_end: Callable[[], None] = lambda: None, hear: Callable[[Any], None] = lambda _: None) -> dict[str, Any]:
-    """In such a process: what to do. From now on `hear` is given what each later line says, and the process ends with whoever
-    has begun it, after `at_end`."""
+    """In such a process: what to do. From now on `hear` is given what each later line says, and the process ends with that
+    which has begun it, after `at_end`."""
     found: dict[str, Any] = json.loads(sys.stdin.readline())
     sys.path[:] = dict.fromkeys((*found["path"], *sys.path))
 

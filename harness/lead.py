@@ -25,7 +25,8 @@ PARTING = 10.0
 def run_apart(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
     """What `run_trial` gives, of a process of its own; one that dies is a lost worker."""
     last, lines = Report(()), queue.SimpleQueue[str]()
-    with begun("harness.lead", {"assignment": asdict(assignment)}, stdout=subprocess.PIPE, stderr=None) as first:
+    asked, quiet = {"assignment": asdict(assignment)}, {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+    with begun("harness.lead", asked, stdout=subprocess.PIPE, stderr=None, environment=quiet) as first:
 
         def listen() -> None:
             for line in first.stdout or ():

@@ -234,6 +234,7 @@ class Group:
             if any(other.poll() for other in self._others):
                 time.sleep(GRACE)
                 if not self._closed:
+                    shutil.rmtree(self._folder, ignore_errors=True)
                     os._exit(1)
             time.sleep(1)
 

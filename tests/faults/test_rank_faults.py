@@ -219,16 +219,19 @@ class Seen(Watcher):
 def test_a_process_that_dies_as_they_meet_costs_a_notebook_nothing(
     tmp_path: Path, make_study: Callable[..., Study], drive_gpus: DriveGpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first one may not notice: after half a minute it ends itself, and the trial goes on in others."""
+    """The first one does not notice: after half a minute it ends itself, and the trial goes on in others."""
     drive_gpus(GB, GB)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     def shoot() -> None:
-        while not (ready := list(tmp_path.glob("harness-ranks-*/ready-1"))):
-            time.sleep(0.001)
-        (other,) = [pid for pid, parent in processes("harness.follow").items() if parent in children("harness.lead")]
-        os.kill(other, signal.SIGKILL)
-        assert ready
+        others: list[int] = []
+        while not others:
+            others = [pid for pid, parent in processes("harness.follow").items() if parent in children("harness.lead")]
+            time.sleep(0.01)
+        os.kill(others[0], signal.SIGSTOP)
+        next(tmp_path.glob("harness-ranks-*")).joinpath("ready-1").touch()
+        time.sleep(10)  # the first one loads torch, and goes to where they meet
+        os.kill(others[0], signal.SIGKILL)
 
     training = Training(epochs=2, limit=30, batch_size=50, precision="fp32")
     study = make_study(strategy=Random(trials=1), space=vary(ResNet, depth=8, width=choose(0.5, 1.0)), training=training)
@@ -238,8 +241,8 @@ def test_a_process_that_dies_as_they_meet_costs_a_notebook_nothing(
     seen = Seen()
     done = run_study(study, options, watcher=seen)
     shot.join()
-    assert (done.complete, done.failed, done.left, len(seen.reasons)) == (1, 0, 0, 1), (done, seen.reasons)
-    assert seen.reasons[0].startswith(("the first process of the trial died", "RankLost: process 1 of the trial died"))
+    assert (done.complete, done.failed, done.left) == (1, 0, 0), (done, seen.reasons)
+    assert seen.reasons == ["the first process of the trial died (exit code 1)"]
     left = [pid for pid in processes("harness.follow") if str(tmp_path) in Path(f"/proc/{pid}/environ").read_text()]
     assert not left and not children("harness.lead") and not list(tmp_path.glob("harness-ranks-*"))
 
