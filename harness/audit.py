@@ -19,10 +19,14 @@ class Audit:
     table: Ablation
     source: Outside
     others: dict[str, Sensitivity]
+    guessed: bool = False
+    """Whether nobody said which arm is the baseline, nor is one called so: it is the first."""
 
     def lines(self) -> list[str]:
         """What stands below the table."""
         found = [f"columns: arm = {self.source.arm}, seed = {self.source.seed}, metric = {self.source.metric}"]
+        if self.guessed:
+            found.append(f"Baseline: {self.table.baseline}, the first in the file; --baseline names another.")
         found += self.table.notes()
         for arm, other in self.others.items():
             low_high = "no bootstrap below ten seeds"
@@ -84,7 +88,8 @@ def audit(
     if not values:
         raise EffectError(f"{file} has no rows below its heading; give a row for each arm and seed")
     known = {name.lower(): name for name in reversed(values)}
-    base = baseline or next((known[name] for name in USUAL if name in known), next(iter(values)))
+    usual = baseline or next((known[name] for name in USUAL if name in known), None)
+    base = usual or next(iter(values))
     table = ablation(
         values,
         base,
@@ -100,4 +105,4 @@ def audit(
             shared = paired(values, base, name) if name != base else ()
             if len(shared) > 1:
                 told[name] = sensitivity([values[name][one] - values[base][one] for one in shared])
-    return Audit(table, source, told)
+    return Audit(table, source, told, usual is None)

@@ -54,3 +54,12 @@ def test_one_seed_has_numbers_that_json_can_hold(tmp_path: Path) -> None:
     path.write_text("arm,seed,acc\nbase,0,0.9\nse,0,0.91\n")
     (effect,) = json.loads(RUN.invoke(app, ["audit", str(path), "--json"]).output)["effects"]
     assert effect["interval"] == [None, None] and effect["verdict"] == "undecided"
+
+
+def test_a_baseline_that_nobody_named_is_said_to_be_the_first(tmp_path: Path, file: Path) -> None:
+    path = tmp_path / "two.csv"
+    path.write_text("arm,seed,acc\nfoo,0,0.9\nfoo,1,0.91\nbar,0,0.91\nbar,1,0.93\n")
+    words = "Baseline: foo, the first in the file; --baseline names another."
+    assert words in RUN.invoke(app, ["audit", str(path)]).output
+    assert words not in RUN.invoke(app, ["audit", str(path), "--baseline", "foo"]).output
+    assert "the first in the file" not in RUN.invoke(app, ["audit", str(file)]).output

@@ -1,6 +1,7 @@
 """Results that came from elsewhere: a CSV of arm, seed and metric, as a hand or a tracker wrote it."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
 
 ARMS = ("arm", "name", "model", "config", "method", "variant", "run", "group")
-SEEDS = ("seed", "config.seed", "random_seed", "rng", "repeat", "trial")
+SEEDS = ("seed", "random_seed", "rng", "repeat", "trial")
 METRICS = (
     "accuracy",
     "acc",
@@ -51,15 +52,15 @@ def read_table(file: Path, arm: str | None = None, seed: str | None = None, metr
         raise EffectError(f"{file} cannot be read: {error.strerror}") from None
     except Exception as error:
         raise EffectError(f"{file} is no table of columns: {one_line(error)}; give a CSV of arm, seed, metric") from None
-    arm_column = _column(file, frame, "arm", arm, ARMS)
     seed_column = _column(file, frame, "seed", seed, SEEDS)
+    arm_column = _column(file, frame, "arm", arm, ARMS, repeated=frame[seed_column].nunique() > 1)
     metric_column = _column(file, frame, "metric", metric, METRICS)
     values: dict[str, dict[int, float]] = {}
     for line, (name, number, measured) in enumerate(
         zip(frame[arm_column], frame[seed_column], frame[metric_column]), start=2
     ):
         cells, place = values.setdefault(str(name).strip(), {}), f"{file}, line {line}"
-        key = int(_number(place, seed_column, number))
+        key = _seed(place, seed_column, number)
         if key in cells:
             raise EffectError(
                 f"{place}: arm {name!r} has seed {key} twice; keep one row for each, or name the arm's column by --arm"
@@ -69,17 +70,36 @@ def read_table(file: Path, arm: str | None = None, seed: str | None = None, metr
     return Outside(values, arm_column, seed_column, metric_column)
 
 
-def _column(file: Path, frame: "pandas.DataFrame", role: str, given: str | None, usual: tuple[str, ...]) -> str:
+ROWS = "a row for each arm and seed is needed, so turn a table with a column for each around"
+
+
+def _column(
+    file: Path, frame: "pandas.DataFrame", role: str, given: str | None, usual: tuple[str, ...], *, repeated: bool = False
+) -> str:
+    """The column of a role: the one given, else by what it is usually called, with a tracker's prefix or without; where
+    values have to be `repeated`, a column that names each row is none."""
     columns = [str(column) for column in frame.columns]
     if given is not None:
         if given not in columns:
             raise EffectError(f"{file} has no column {given!r} (it has {', '.join(columns)}){hint(given, columns)}")
         return given
-    lowered = {column.strip().lower(): column for column in reversed(columns)}
-    found = next((lowered[name] for name in usual if name in lowered), None)
-    if found is None:
-        raise EffectError(f"{file}: which column is the {role}? It has {', '.join(columns)}; name it by --{role}")
-    return found
+    called = {re.split(r"[./]", column.strip().lower())[-1]: column for column in reversed(columns)}
+    called |= {column.strip().lower(): column for column in reversed(columns)}
+    found = [called[name] for name in usual if name in called]
+    fit = [column for column in found if not repeated or frame[column].nunique() < len(frame)]
+    if not fit:
+        alone = f"{found[0]} has another value in each row; " if found else ""
+        rows = "" if role == "metric" or found else f"; {ROWS}"
+        raise EffectError(
+            f"{file}: which column is the {role}? {alone}It has {', '.join(columns)}; name it by --{role}{rows}"
+        )
+    return fit[0]
+
+
+def _seed(place: str, column: str, text: str) -> int:
+    if not re.fullmatch(r"\d+(\.0*)?", text.strip()):
+        raise EffectError(f"{place}: {column} = {text!r} is no whole number; number the repeats of an arm")
+    return int(text.partition(".")[0])
 
 
 def _number(place: str, column: str, text: str) -> float:
@@ -87,7 +107,9 @@ def _number(place: str, column: str, text: str) -> float:
     try:
         found = float(plain)
     except ValueError:
-        raise EffectError(f"{place}: {column} = {text!r} is no number") from None
+        comma = re.fullmatch(r"[-+]?\d+,\d+", plain)
+        remedy = "; write a decimal point" if comma else ""
+        raise EffectError(f"{place}: {column} = {text!r} is no number{remedy}") from None
     if not math.isfinite(found):
         raise EffectError(f"{place}: {column} = {text!r} is not finite; leave a failed run's cell empty")
     return found

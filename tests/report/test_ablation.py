@@ -60,13 +60,28 @@ def test_a_trackers_export_is_read_by_its_usual_names(tmp_path: Path) -> None:
     assert found.values == {"base": {0: 91.2}, "se": {0: 92.0}}
 
 
+def test_a_tracker_that_names_each_run_has_its_arms_elsewhere(tmp_path: Path) -> None:
+    rows = "r1,plain,0,0.9\nr2,plain,1,0.91\nr3,se,0,0.92\nr4,se,1,\n"
+    found = read_table(outside(tmp_path, f"Name,params.model,params.seed,metrics.val_acc\n{rows}"))
+    assert (found.arm, found.seed, found.metric) == ("params.model", "params.seed", "metrics.val_acc")
+    assert found.values == {"plain": {0: 0.9, 1: 0.91}, "se": {0: 0.92}}
+
+
 @pytest.mark.parametrize(
     ("text", "more", "words"),
     [
         ("arm,seed,accuracy\na,0,x\n", {}, "line 2: accuracy = 'x' is no number"),
         ("arm,seed,accuracy\na,0,nan\n", {}, "line 2: accuracy = 'nan' is not finite; leave a failed run's cell empty"),
         ("arm,seed,accuracy\na,0,1\na,0,1\n", {}, "line 3: arm 'a' has seed 0 twice"),
+        ('arm,seed,accuracy\na,0,"0,9"\n', {}, "line 2: accuracy = '0,9' is no number; write a decimal point"),
+        ("arm,seed,accuracy\na,1.5,1\n", {}, "line 2: seed = '1.5' is no whole number; number the repeats of an arm"),
         ("who,seed,accuracy\na,0,1\n", {}, "which column is the arm? It has who, seed, accuracy; name it by --arm"),
+        ("arm,seed 0,seed 1\na,0.9,0.8\n", {}, "name it by --seed; a row for each arm and seed is needed"),
+        (
+            "Name,config.seed,config.attention,accuracy\nsunny-1,0,se,0.9\nfoggy-2,1,se,0.9\n",
+            {},
+            "which column is the arm? Name has another value in each row; It has Name, config.seed, config.attention,",
+        ),
         (
             "arm,seed,accuracy\na,0,1\n",
             {"metric": "acuracy"},
