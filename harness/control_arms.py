@@ -21,11 +21,11 @@ def with_controls(study: Study, shape: Shape, price: Price, counter: Counter | N
         return study, ()
     space = study.open_space()
     planned = arms(design, space)
-    reference = _reference(design, planned, space, price)
     known = {_identity(space.config(arm.params).network): arm.name for arm in planned}
     made: list[Network] = []
     notes = []
     for control in design.controls:
+        reference = _reference(design, control, planned, space, price)
         network, note = _control(design, control, reference.name, space.config(reference.params).network, shape, counter)
         cost = price(space.config(reference.params).model_copy(update={"network": network}))._asdict()
         if broken := [str(constraint) for constraint in study.constraints if not constraint.holds(cost)]:
@@ -56,12 +56,15 @@ def _identity(network: Network) -> str:
     return canonical(network_identity(network))
 
 
-def _reference(design: Design, planned: list[Arm], space: Space, price: Price) -> Arm:
-    """What controls are matched to: the full config, else the primary arm, else the arm with the most MACs."""
+def _reference(design: Design, control: str, planned: list[Arm], space: Space, price: Price) -> Arm:
+    """What a control is matched to: the full config, else the primary arm, else the arm with the most MACs; of uniform maps
+    the one of those that have a map to replace."""
     if hasattr(design, "full"):
         return planned[0]
     primary = next((arm for arm in planned if arm.name == design.primary), None)
-    return primary or max(planned, key=lambda arm: price(space.config(arm.params)).macs)
+    mapped = [arm for arm in planned if any(isinstance(slot, ExpAtt) for slot in space.config(arm.params).network.stages)]
+    fit = mapped or planned if control == "uniform" else planned
+    return primary or max(fit, key=lambda arm: price(space.config(arm.params)).macs)
 
 
 def _control(
@@ -74,7 +77,7 @@ def _control(
         if control == "uniform":
             stages = tuple(uniform(slot) if isinstance(slot, ExpAtt) else slot for slot in network.stages)
             if stages == network.stages:
-                raise ConfigError(f"arm {name!r} has no ExpAtt to replace")
+                raise ConfigError(f"arm {name!r} has no ExpAtt to replace; leave 'uniform' out")
             return network.model_copy(update={"stages": stages, "label": label}), f"control {label!r}: of arm {name!r}"
         plain = network.model_copy(update={"stages": (None,) * len(network.stages), "head": None})
         match = matched(plain, network, shape, by=by, within=design.within, counter=counter)

@@ -35,7 +35,7 @@ class Design(Part):
     """The smallest difference that matters, in the first objective's own unit (0.005 is half a point of accuracy)."""
     controls: tuple[Literal["params", "macs", "uniform"], ...] = ()
     """Arms beside those of the design: a plain network of as many params, one of as many MACs, and uniform maps in place of
-    ExpAtt's, each like the full config, else the primary arm, else the arm with the most MACs."""
+    ExpAtt's, each like the full config, else the primary arm, else the arm with the most MACs (with ExpAtt, of the maps)."""
     within: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """How near a control has to come to what it is matched to, as a share."""
 

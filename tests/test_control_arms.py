@@ -94,6 +94,14 @@ def test_the_other_arms_stay_as_they_are(design: Design) -> None:
     assert dict(list(with_them.items())[:-1]) == without and list(with_them)[-1] == NAMES[0]
 
 
+def test_uniform_maps_stand_for_those_of_the_dearest_arm_that_has_any() -> None:
+    """Of added parts SE has the most MACs, as ExpAtt has fewer than the convolution that it replaces."""
+    found = resolved(AddOneIn(controls=("params", "uniform")))
+    last = found["uniform attention"].stages[2]
+    assert isinstance(last, ExpAtt) and (last.kernel, last.share) == ("uniform", 0.5)
+    assert found["uniform attention"].stages[:2] == (None, None) and "plain, as many params" in found
+
+
 def test_a_control_may_be_the_primary_comparison() -> None:
     found = resolved(LeaveOneOut(full=FULL, controls=("uniform",), primary="uniform attention"))
     assert list(found)[-1] == "uniform attention"
