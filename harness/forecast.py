@@ -27,6 +27,7 @@ from harness.design import (
     axes_of,
     digest,
     fraction,
+    resolution_of,
 )
 from harness.errors import ConfigError
 from harness.execution.ledger import Price
@@ -366,19 +367,37 @@ def deviation_seen(study: Study, space: Space, records: Sequence[Record], metric
 def separation(design: Design, space: Space, count: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Which effects a design of so many arms can tell apart, in words, and the groups that it cannot."""
     if isinstance(design, FractionalFactorial):
-        axes = [choice_title(axis) for axis in axes_of(design, space)]
+        axes = _titles(design, space)
         runs = fraction(len(axes), design.resolution)
         groups = tuple(tuple(" x ".join(word) for word in group) for group in aliases(axes, runs))
-        tells = [f"{len(runs)} of {2 ** len(axes)} combinations; cannot separate: {' = '.join(group)}" for group in groups]
+        tells = [f"{len(runs)} of {2 ** len(axes)} combinations: {_resolved(resolution_of(runs))}"]
+        tells += [f"cannot separate: {' = '.join(group)}" for group in groups]
         if count < len(runs):
             tells.append(f"only {count} of the {len(runs)} runs are networks: effects are not balanced any more")
-        return tuple(tells) or (f"separates main effects and two-way interactions of {listed(axes)}",), groups
+        return tuple(tells), groups
     if isinstance(design, Factorial):
-        axes = [choice_title(axis) for axis in axes_of(design, space)]
+        axes = _titles(design, space)
         return (f"separates the effects of {listed(axes)} and all their interactions",), ()
     if isinstance(design, Listed):
         return (f"confirms {design.rule} of {design.of}: fresh seeds, the test part scored once a trial",), ()
     return ("separates the effect of each change alone; cannot say how changes act together (Factorial could)",), ()
+
+
+def _titles(design: Design, space: Space) -> list[str]:
+    """The choices that a factorial crosses, in words, without the network's name where controls stand beside it."""
+    networks = space.parameters.get("network", ())
+    known = networks if isinstance(networks, tuple) else ()
+    first = [axis.partition(".") for axis in axes_of(design, space)]
+    return [choice_title(rest if name in known else name + dot + rest) for name, dot, rest in first]
+
+
+def _resolved(resolution: int) -> str:
+    """What a fraction of a resolution tells apart (Box and Hunter 1961)."""
+    pairs = {3: "", 4: " and from two-way interactions"}.get(
+        resolution, ", from two-way interactions, and these from each other"
+    )
+    name = {3: "III", 4: "IV", 5: "V", 6: "VI", 7: "VII", 8: "VIII"}.get(resolution, str(resolution))
+    return f"resolution {name}, which tells main effects from each other{pairs}"
 
 
 # -- how long it takes ------------------------------------------------------------------------------------------------

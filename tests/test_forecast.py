@@ -113,7 +113,24 @@ def test_a_fraction_tells_its_aliases() -> None:
         frozenset({"stage 2 attention", "stage 1 attention x stage 3 attention"}),
         frozenset({"stage 3 attention", "stage 1 attention x stage 2 attention"}),
     }
-    assert any("4 of 8 combinations; cannot separate: stage 1 attention = " in line for line in found.lines())
+    assert found.tells[0] == "4 of 8 combinations: resolution III, which tells main effects from each other"
+    assert found.tells[1].startswith("cannot separate: stage 1 attention = ") and len(found.tells) == 4
+
+
+def test_a_fraction_of_resolution_five_says_what_it_tells_and_names_no_network_beside_its_controls() -> None:
+    """2^(5-1) with E = ABCD: nothing up to two-way interactions is confounded (Box, Hunter and Hunter 2005, table 6.22)."""
+    axes = ("stages.1.attention", "stages.2.attention", "stages.3.attention", "width", "depth")
+    space = vary(ResNet, depth=choose(8, 14), width=choose(0.5, 1.0), stages=(TWO, TWO, TWO))
+    design = FractionalFactorial(axes=axes, resolution=5)
+    (only,) = told(study(design, space=space)).tells
+    assert only == (
+        "16 of 32 combinations: resolution V, which tells main effects from each other, from two-way interactions, and these"
+        " from each other"
+    )
+    beside = choose(space, ResNet(depth=8, label="plain, as many params"))
+    weaker = FractionalFactorial(axes=axes, resolution=3, controls=("params",))
+    tells = told(study(weaker, space=beside)).tells
+    assert "cannot separate: stage 2 attention x stage 3 attention = width x depth" in tells
 
 
 def test_time_is_that_of_the_same_network_else_by_macs() -> None:

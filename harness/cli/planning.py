@@ -56,6 +56,8 @@ def plan(
     Of a design also its arms, what it can and cannot tell apart, the smallest effect it can show, and its time.
     `--simulate NAME` replays its strategy and early stopping, the real ones, against the trials of a finished study.
     """
+    from harness.gpus import chosen
+    from harness.hardware import cores
     from harness.plan import make_plan
     from harness.terminal import space_tree
 
@@ -69,7 +71,7 @@ def plan(
     if limit is not None:
         if found.design is None:
             raise HarnessError(f"--deadline {deadline}: {study.name} is no design; use `run --for {deadline}`")
-        fitting = list(found.design.fitting(limit, concurrency or 1))
+        fitting = list(found.design.fitting(limit, concurrency or len(chosen(None)) or cores()))
     if as_json:
         print(json.dumps(found.to_json() | ({"deadline": fitting} if fitting else {})))
         return

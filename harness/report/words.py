@@ -128,8 +128,8 @@ _MILLIONS = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e4, 1e-3, "k"), (0, 1.0, ""))
 
 
 def duration(seconds: float) -> str:
-    """4.1 hours, 12 minutes, 9 s."""
-    for size, name in ((3600, "hour"), (60, "minute")):
+    """9.5 days, 4.1 hours, 12 minutes, 9 s."""
+    for size, name in ((86_400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= 2 * size:
             amount = seconds / size
             return f"{amount:,.1f} {name}s" if amount < 10 else f"{amount:,.0f} {name}s"

@@ -33,12 +33,13 @@ def test_quantities_as_in_a_sentence():
 
 
 def test_numbers_in_words():
-    assert [duration(seconds).replace(NBSP, " ") for seconds in (3.14, 42, 600, 14_760, 90_000)] == [
+    assert [duration(seconds).replace(NBSP, " ") for seconds in (3.14, 42, 600, 14_760, 90_000, 864_000)] == [
         "3.1 s",
         "42 s",
         "10 minutes",
         "4.1 hours",
         "25 hours",
+        "10 days",
     ]
     assert [counted(1, "class", "classes"), counted(2000, "trial")] == ["1 class", "2,000 trials"]
     assert [spelled(1, "is", "are"), spelled(54, "is", "are")] == ["One is", "54 are"]
