@@ -191,6 +191,11 @@ DIGITS: tuple[tuple[float, tuple[float, ...]], ...] = (
 """Marks of each magnitude where a logarithmic axis reaches more than so many times its beginning."""
 
 
+def epochs(longest: int) -> dict[str, Any]:
+    """An axis of epochs, so many at most: a mark at each where there are few, never between two."""
+    return {"title_text": "Epoch", "tickformat": "d"} | ({"dtick": 1} if longest < 10 else {})
+
+
 def magnitudes(drawn: Sequence[float]) -> dict[str, Any]:
     """A logarithmic axis with a mark at 1, 2 and 5 of each magnitude, more over a short reach, written out."""
     low, high = min(drawn), max(drawn)
@@ -229,7 +234,7 @@ def curves_figure(facts: Facts, curves: Curves) -> "go.Figure":
     figure.update_layout(layout())
     longest = max((len(trial.record.curve) for trial in curves.drawn), default=1)
     left_out = {} if curves.edge is None else {"range": (curves.since, longest + 0.2)}
-    figure.update_xaxes(title_text="Epoch", tickformat="d", **left_out)
+    figure.update_xaxes(**epochs(longest), **left_out)
     figure.update_yaxes(title_text=unit.heading)
     if curves.edge is not None:
         figure.update_yaxes(range=_reach(curves, unit))

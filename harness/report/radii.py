@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.record import Record
 from harness.report.facts import Facts, Trial
-from harness.report.figures import GROUPS, MUTED, layout, magnitudes
+from harness.report.figures import GROUPS, MUTED, epochs, layout, magnitudes
 from harness.report.section import Block, Note, Plot, Section
 from harness.report.views import thinned
 from harness.report.words import NOUNS, counted
@@ -258,7 +258,7 @@ def radii_figure(found: Sequence[Radius]) -> "go.Figure":
     if len(known) > 1:
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=_scale(known), showlegend=False, hoverinfo="skip")
     _styled(figure)
-    figure.update_xaxes(title_text="Epoch", tickformat="d")
+    figure.update_xaxes(**epochs(max((len(radius.values) for radius in found), default=1)))
     every = [value for radius in found for value in (radius.start, *radius.values) if value]
     figure.update_yaxes(**magnitudes(every))
     figure.update_yaxes(title_text="Radius", col=1)

@@ -7,6 +7,7 @@ from harness.config import ResNet, SqueezeExcite, Training
 from harness.record import Epoch, Measurement, Record
 from harness.report import notes, sentences
 from harness.report.facts import gather
+from harness.report.figures import epochs
 from harness.report.views import axes, curves, explained, grouping, thinned
 from harness.space import choose, vary
 from harness.study import Exhaustive, Random, Study, at_most, maximize, minimize
@@ -106,6 +107,10 @@ def test_any_objectives_have_a_main_one_and_costs(objectives, main, thrift, cost
     assert facts.thrift.metric == thrift
     assert [cost.metric for cost in facts.costs] == costs
     assert facts.best is not None and facts.front
+
+
+def test_an_axis_of_few_epochs_has_a_mark_at_each_and_none_between():
+    assert (epochs(2)["dtick"], epochs(9)["dtick"]) == (1, 1) and "dtick" not in epochs(10)
 
 
 def test_curves_are_thinned_and_hold_the_front():
