@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from harness.config import Scalar
 from harness.record import Record
+from harness.space import Params
 
-Mark = tuple[object, ...]
-"""What equal cells share and a row tells at once: its seed and its exact costs."""
+Mark = tuple[int, frozenset[tuple[str, Scalar]]]
+"""A seed with exact costs, which equal cells share, or with choices, of which equal ones are of one cell."""
 
 
 class Filled:
@@ -19,12 +21,19 @@ class Filled:
         self._read, self._tell = read, tell
         self._cells: set[str] = set()
         self._untold: dict[Mark, list[int]] = defaultdict(list)
+        self._choices: set[Mark] = set()
         for row in rows:
             self._untold[_mark(row.seed, row.costs)].append(row.number)
+            self._choices.add(_mark(row.seed, row.params))
 
-    def add(self, cell: str) -> None:
-        """A row of this cell is written."""
+    def add(self, cell: str, params: Params, seed: int) -> None:
+        """A row of this cell is written, with these choices."""
         self._cells.add(cell)
+        self._choices.add(_mark(seed, params))
+
+    def chose(self, params: Params, seed: int) -> bool:
+        """Whether a row has just these choices; other choices may be of the same cell, which `has` tells."""
+        return _mark(seed, params) in self._choices
 
     def has(self, cell: str, seed: int, costs: Mapping[str, int]) -> bool:
         """Whether there is a row of this cell, whose seed and costs are these."""
@@ -41,5 +50,5 @@ class Filled:
         self._cells.update(map(self._tell, self._read(numbers)))
 
 
-def _mark(seed: int, costs: Mapping[str, int]) -> Mark:
-    return seed, *sorted(costs.items())
+def _mark(seed: int, said: Mapping[str, Scalar]) -> Mark:
+    return seed, frozenset(said.items())

@@ -407,9 +407,11 @@ class Ledger:
     def _begin(self) -> Running | None:
         """Writes the row of the next proposal that passes the screen."""
         for proposal, earlier in self._proposals():
-            passed = self._screen(proposal)
+            known = earlier is None and self._filled.chose(proposal.params, proposal.seed)
+            passed = None if known else self._screen(proposal)
             if passed is None or (earlier is None and self._has_row(passed[0], proposal.seed, passed[2])):
-                self.refused["duplicate" if passed else "screened"] += 1
+                self.looked_at += known
+                self.refused["duplicate" if known or passed else "screened"] += 1
                 self._proposer.told(proposal, None)
                 if self.stopping:
                     return None
@@ -476,7 +478,7 @@ class Ledger:
             attributes |= told | {"reused": origin(study, record)}
             values = self._values(attributes["costs"], metrics)
             number = self.store.take_over(self.study_id, proposal.params, active, attributes, values, record.curve)
-        self._filled.add(self._cell(config, proposal.seed))
+        self._filled.add(self._cell(config, proposal.seed), proposal.params, proposal.seed)
         self.rows += 1
         key, plain, costs = attributes["key"], attributes["config"], attributes["costs"]
         assignment = self._assignment(number, key, proposal.seed, plain, costs, attributes.get("promotes"))
