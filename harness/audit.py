@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.effects import EffectError, Sensitivity, paired, sensitivity
+from harness.analysis.effects import EffectError
 from harness.analysis.outside import Outside, read_table
-from harness.report.ablation import Ablation, ablation
+from harness.report.ablation import Ablation, ablation, other_methods
 
 USUAL = ("baseline", "base", "plain", "none", "control", "vanilla", "resnet")
 """What a baseline is usually called."""
@@ -18,7 +18,7 @@ class Audit:
 
     table: Ablation
     source: Outside
-    others: dict[str, Sensitivity]
+    others: tuple[str, ...]
     guessed: bool = False
     """Whether nobody said which arm is the baseline, nor is one called so: it is the first."""
 
@@ -28,15 +28,7 @@ class Audit:
         if self.guessed:
             found.append(f"Baseline: {self.table.baseline}, the first in the file; --baseline names another.")
         found += self.table.notes()
-        for arm, other in self.others.items():
-            low_high = "no bootstrap below ten seeds"
-            if other.bootstrap is not None:
-                low_high = f"bootstrap [{self.table.signed(other.bootstrap[0])}, {self.table.signed(other.bootstrap[1])}]"
-            found.append(
-                f"{arm}: sign-flip p = {other.sign_flip:.3g} (it cannot be below {other.smallest:.3g}), {low_high};"
-                " these decide nothing"
-            )
-        return found
+        return [*found, *self.others]
 
     def to_json(self) -> dict[str, Any]:
         """The effects as plain numbers."""
@@ -99,10 +91,5 @@ def audit(
         larger_is_better=larger_is_better,
         comment=f"{file.name}, audited",
     )
-    told = {}
-    if others:
-        for name in values:
-            shared = paired(values, base, name) if name != base else ()
-            if len(shared) > 1:
-                told[name] = sensitivity([values[name][one] - values[base][one] for one in shared])
+    told = tuple(other_methods(table, values)) if others else ()
     return Audit(table, source, told, usual is None)

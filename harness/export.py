@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.confirm import confirming
 from harness.errors import HarnessError
-from harness.report.ablation import Form, as_csv, sheet
+from harness.report.ablation import Form, as_csv, other_methods, sheet
 from harness.report.comparison import compared, origin
 from harness.report.facts import Facts, gather
 from harness.report.fronts import front_csv, front_sheet
@@ -42,6 +42,14 @@ def table_of(facts: Facts) -> Sheet:
             f"study {name!r} has no complete trial yet, so there is no table; `harness resume {name}` goes on"
         )
     return front_sheet(facts, origin(facts))
+
+
+def others_of(facts: Facts) -> tuple[str, ...]:
+    """What other methods say of a study's arms, a line each; raises HarnessError for a study without arms to compare."""
+    found = compared(facts)
+    if found is None:
+        raise HarnessError(f"--sensitivity: study {facts.study.name!r} compares no arms yet")
+    return tuple(other_methods(found.table, found.arms.values(found.table.metric)))
 
 
 def text_of(facts: Facts, form: Form) -> str:

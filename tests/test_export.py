@@ -88,3 +88,12 @@ def test_a_figure_goes_into_a_folder_with_its_data(stored: Callable[..., None], 
     ):
         with pytest.raises(HarnessError, match=remedy):
             RUN.invoke(app, ["export", "tiny", *words], catch_exceptions=False)
+
+
+def test_other_methods_are_told_on_request_alone(stored: Callable[..., None]) -> None:
+    stored(strategy=AddOneIn(), seeds=(0, 1, 2))
+    assert "sign-flip" not in said("export", "tiny")
+    told = " ".join(said("export", "tiny", "--sensitivity").split())
+    assert "stage 3 SE: sign-flip p = " in told and "(it cannot be below 0.25)" in told and "decide nothing" in told
+    found = RUN.invoke(app, ["export", "tiny", "--sensitivity", "--as", "latex"])
+    assert "stand in no paper's table" in str(found.exception)

@@ -14,6 +14,7 @@ verbs = typer.Typer()
 PANEL = "For a paper"
 
 
+Sensitivity = Annotated[bool, typer.Option("--sensitivity", help="Sign flips and bootstrap too; they decide nothing.")]
 ENDINGS: dict[str, Literal["latex", "markdown", "csv"]] = {".md": "markdown", ".csv": "csv"}
 """Forms by the ending of a file; any other is LaTeX."""
 TEXTS: dict[str, Literal["latex", "markdown", "csv"]] = {"latex": "latex", "markdown": "markdown", "csv": "csv"}
@@ -30,9 +31,7 @@ def audit(
     primary: Annotated[str | None, typer.Option("--primary", help="The one arm declared beforehand: tested alone.")] = None,
     margin: Margin = None,
     smaller: Annotated[bool, typer.Option("--smaller-is-better", help="The metric is a loss or an error.")] = False,
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Sign flips and bootstrap too; they decide nothing.")
-    ] = False,
+    sensitivity: Sensitivity = False,
     form: Form = None,
     as_json: AsJson = False,
 ) -> None:
@@ -84,13 +83,14 @@ def export(
     confirmed: Annotated[
         bool, typer.Option("--confirmed", help="The table of the study that confirms it, on the test part.")
     ] = False,
+    sensitivity: Sensitivity = False,
     storage: Storage = DATABASE,
 ) -> None:
     """Print the table of a study, for a paper, a README or a program; without --as, for the terminal.
 
     A design's is its ablation table, a search's its front. With --check, name each cell of a paper that no longer agrees
     (exit code 1 when any does not). With --figure, draw what the page shows in plain vector ink, as wide as a column."""
-    from harness.export import checked, opened, table_of, text_of
+    from harness.export import checked, opened, others_of, table_of, text_of
     from harness.report.sheet import drawn
 
     facts = opened(name, storage)
@@ -119,9 +119,13 @@ def export(
     if form is None and out is None:
         table = table_of(facts)
         console.print(drawn(table, console.width))
-        for line in table.notes:
+        for line in (*table.notes, *(others_of(facts) if sensitivity else ())):
             console.print(line, style="dim", markup=False)
         return
+    if sensitivity:
+        raise HarnessError(
+            "--sensitivity: these methods decide nothing, and stand in no paper's table; leave --as and --out out"
+        )
     text = text_of(facts, TEXTS[form] if form else ENDINGS.get(out.suffix if out else "", "latex"))
     if out is None:
         print(text, end="")

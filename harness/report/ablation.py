@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Literal
 
-from harness.analysis.effects import Effect, Values, effects, half_width
+from harness.analysis.effects import Effect, Values, effects, half_width, sensitivity
 from harness.analysis.sequential import Course, course_effects
 from harness.report.sheet import Cell, Column, Sheet, best_in_columns, latex, markdown
 from harness.report.words import Unit, counted, is_share, listed, unit
@@ -195,6 +195,19 @@ def _row(arm: str, cells: Mapping[int, float], effect: Effect | None, costs: Map
     count, numbers = len(cells), list(cells.values())
     mean = math.fsum(numbers) / count if count else math.nan
     return Row(arm, count, mean, half_width(numbers), effect, costs)
+
+
+def other_methods(table: Ablation, values: Values) -> Iterator[str]:
+    """What other methods than the deciding one say of each arm, a line each; the seeds are those of the comparison."""
+    for effect in (row.effect for row in table.rows if row.effect is not None and len(row.effect.seeds) > 1):
+        told = sensitivity([values[effect.arm][seed] - values[table.baseline][seed] for seed in effect.seeds])
+        interval = "no bootstrap below ten seeds" if len(effect.seeds) < 10 else "no bootstrap of equal differences"
+        if told.bootstrap is not None:
+            interval = f"bootstrap [{', '.join(map(table.signed, told.bootstrap))}]"
+        yield (
+            f"{effect.arm}: sign-flip p = {told.sign_flip:.3g} (it cannot be below {told.smallest:.3g}), {interval};"
+            " these decide nothing"
+        )
 
 
 # -- ink --------------------------------------------------------------------------------------------------------------
