@@ -287,6 +287,8 @@ class Space:
         self.conditions: dict[str, Params] = {}
         """What to choose for a parameter to be active, nothing where it always is; of a tied one, its shortest way."""
         self._nodes: dict[str, Choice | Span] = {}
+        self._open: dict[tuple[int, str], list[tuple[Any, str]]] = {}
+        """By node and path: the nodes inside it that have parameters."""
         self._routes: dict[str, list[Params]] = {}
         """Every way to make a parameter active; a tied one has one for each of its places."""
         self._collect(self.root, "", {})
@@ -323,19 +325,23 @@ class Space:
         elif isinstance(node, Choice):
             yield from ((option, join(path, _option_name(option))) for option in node.options if not _is_value(option))
 
-    def _collect(self, node: Any, path: str, given: Params) -> None:
+    def _collect(self, node: Any, path: str, given: Params) -> bool:
+        """Takes up the parameters of a node; whether it has any."""
         if isinstance(node, Same):
-            self._collect(node.of, self._tied[node], given)
-            return
+            return self._collect(node.of, self._tied[node], given)
         if isinstance(node, (Choice, Span)):
             name = _parameter(node, path)
             if self._nodes.setdefault(name, node) is not node:
                 raise SpaceError(f"two choices are called {name}: tell their options apart by label=")
             self.parameters[name] = node if isinstance(node, Span) else node.values
             self._routes.setdefault(name, []).append(given)
+        found = []
         for child, below in self._children(node, path):
             chosen: Params = {_parameter(node, path): _option_name(child)} if isinstance(node, Choice) else {}
-            self._collect(child, below, given | chosen)
+            if self._collect(child, below, given | chosen):
+                found.append((child, below))
+        self._open[id(node), path] = found
+        return bool(found) or isinstance(node, (Choice, Span))
 
     # params -> config
 
@@ -402,7 +408,7 @@ class Space:
                 if not _is_value(option):
                     visit(option, join(path, _option_name(option)))
             else:
-                for child, below in self._children(node, path):
+                for child, below in self._open[id(node), path]:
                     visit(child, below)
 
         visit(self.root, "")
