@@ -1,7 +1,9 @@
 """The ledger, with fake trials of no time: one row per planned trial, whatever is cut short and where."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ from hypothesis import strategies as st
 
 from harness.analysis.front import front
 from harness.config import Config, Custom, ExpAtt, ResNet, SqueezeExcite, Training
-from harness.depot import Depot
+from harness.depot import Bucket, Depot
 from harness.execution.ledger import HOPELESS, Rules
 from harness.record import Epoch
 from harness.space import choose, span, vary
 from harness.storage.lease import Lease, LeaseError
 from harness.study import Evolution, Exhaustive, Random, Study, Tpe, at_most, minimize
 from harness.trial import Outcome, Report
+from tests import s3
 from tests.execution.conftest import in_any_place
 from tests.execution.desk import Desk, attention, curve, finish_all, outcome, price
 
@@ -302,6 +305,30 @@ def test_a_full_disk_stops_the_run_and_fails_no_trial(desk: Callable[..., Desk])
     assert made.records()[0].state == "running"
     finish_all(made.open())
     assert_whole(made, 6)
+
+
+def test_a_store_that_goes_away_as_a_trial_is_cleared_up_ends_the_run(tmp_path: Path, store: s3.Server) -> None:
+    space = vary(ResNet, depth=8, stages=(None, attention, attention))
+    made = Desk(tmp_path, Study(name="s", space=space, strategy=Random(trials=3)), runs=store.bucket())
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    first.folder.make()
+    first.folder.write("last-0.pt", b"weights")
+    assert isinstance(ledger._keeper._folder, Bucket)
+    ledger._keeper._folder = replace(ledger._keeper._folder, patience=0.3)
+    store.away()
+    try:
+        ledger.report(first.number, Report(curve(2), outcome(first)))
+    finally:
+        store.back()
+    assert ledger.next() is None and re.search(r"does not answer .*`harness resume s` goes on", ledger.trouble)
+    assert made.records()[0].state == "complete" and made.left("last-*") == [0]
+    ledger = made.open()
+    assert made.left("last-*") == [], "the next run does it"
+    finish_all(ledger)
+    assert_whole(made, 3)
+    made.close()
 
 
 def test_nothing_is_started_that_would_not_end_in_time(desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:

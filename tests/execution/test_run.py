@@ -11,13 +11,16 @@ from optuna.trial import TrialState
 
 from harness.config import ResNet, Training
 from harness.data.pictures import DataInfo
+from harness.depot import Depot
 from harness.errors import HarnessError, StorageError, StudyError
 from harness.execution.ledger import Rules
 from harness.hardware import Hardware
-from harness.run import Options, Summary, resume_study, run_study
+from harness.run import Options, Summary, resume_study, run_study, runs_place
+from harness.shard import Shard
 from harness.space import choose, vary
 from harness.storage.reader import read_records, read_studies
 from harness.study import Asha, Evolution, Exhaustive, Random, Study, SuccessiveHalving, at_most
+from tests import s3
 from tests.conftest import theirs
 
 MakeStudy = Callable[..., Study]
@@ -93,6 +96,27 @@ def test_a_runs_folder_that_cannot_be_written_is_said_before_any_trial(
     with pytest.raises(StorageError, match=r"--runs .*file/runs: .*file cannot be written"):
         run(make_study(), Options(storage=storage, backend="local", runs=tmp_path / "file" / "runs"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("runs", ["s3://nobodys/runs", "s3://me:hush@bucket/runs", "gs://bucket/runs", "s4://bucket/runs"])
+def test_a_store_that_cannot_be_used_is_one_line_before_anything_is_written(
+    make_study: MakeStudy, store: s3.Server, tmp_path: Path, runs: str
+) -> None:
+    with pytest.raises(HarnessError, match=r"^--runs s?") as told:
+        run(make_study(), Options(storage=f"sqlite:///{tmp_path}/harness.db", backend="local", runs=runs))
+    assert "\n" not in str(told.value) and "hush" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_keep_what_they_leave_apart_also_in_one_place(tmp_path: Path) -> None:
+    def place(runs: str | Path | None, shard: str) -> Depot:
+        rules = Rules(shard=Shard.parse(shard))
+        return runs_place(Options(storage=f"sqlite:///{tmp_path}/s.db", runs=runs, rules=rules))
+
+    assert str(place("s3://bucket/x", "3/32")) == "s3://bucket/x/3-of-32"
+    assert place("s3://bucket/x/3-of-32", "3/32") == place("s3://bucket/x", "3/32"), "as its database says"
+    assert str(place(None, "1/2")) == f"{tmp_path}/runs/1-of-2"
+    assert place(tmp_path / "runs", "1/2") == place(None, "1/2") == place(tmp_path / "runs" / "1-of-2", "1/2")
 
 
 @pytest.mark.parametrize(

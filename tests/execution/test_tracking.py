@@ -17,6 +17,7 @@ from harness.execution.ledger import Ledger, Running, Watcher
 from harness.run import Options, run_study
 from harness.storage.reader import read_records
 from harness.study import Random, Study
+from tests import s3
 
 MakeStudy = Callable[..., Study]
 TWO = {"training": Training(epochs=2, limit=10, precision="fp32"), "strategy": Random(trials=2)}
@@ -50,6 +51,15 @@ class Stopping(Watcher):
 
     def advanced(self, ledger: Ledger, running: Running) -> None:
         self.asked = True
+
+
+def test_with_a_store_tensorboard_writes_beside_the_database(
+    make_study: MakeStudy, storage: str, tmp_path: Path, store: s3.Server
+) -> None:
+    options = Options(storage=storage, backend="local", trackers=("tensorboard",), runs=f"{store.bucket()}/lab")
+    done = run_study(make_study(strategy=Random(trials=1)), options)
+    folder = tmp_path / "runs" / "tiny" / "tracked"
+    assert done.notes == (f"TensorBoard: `tensorboard --logdir {folder}`",) and len(list(folder.iterdir())) == 1
 
 
 def test_tensorboard_has_every_epoch_of_every_trial_also_of_one_that_went_on(
