@@ -161,6 +161,8 @@ class Record:
     """Epochs of its curve that were trained by the stopped trial."""
     reused: dict[str, Any] | None = None
     """The finished trial of another study that this row was taken over from: its study, number and commit."""
+    origin: dict[str, Any] | None = None
+    """Of a row that was copied from another database: which, its study and number there, the folder of its weights."""
     started: datetime | None = None
     ended: datetime | None = None
 

@@ -147,8 +147,9 @@ def _weights(stored: Stored, record: Record, storage: str, runs: str | Path | No
                 f"trial {record.number} of {stored.name} was taken over from another database: `harness take {study}"
                 f" {record.reused['number']} --storage {url}` takes it from there"
             )
+        where = f"under {looked[-1]}" if looked else "in a folder that the database knows"
         raise HarnessError(
-            f"trial {record.number} of {stored.name} has no weights under {looked[0]} (by default those of the front"
+            f"trial {record.number} of {stored.name} has no weights {where} (by default those of the front"
             f" alone are kept); name their folder by --runs, or train it again with fresh seeds:"
             f" `harness confirm {stored.name} --trials {record.number} --keep all`"
         )
@@ -168,8 +169,12 @@ def _weights(stored: Stored, record: Record, storage: str, runs: str | Path | No
 
 
 def _folders(stored: Stored, record: Record, storage: str, runs: str | Path | None) -> Iterator[Depot]:
-    """Where a trial's weights may lie: its own place, and that of the study it was taken over from."""
-    yield depot(runs or stored.attributes["places"]["runs"]) / stored.name / str(record.number)
+    """Where a trial's weights may lie: its own place, that where it was trained before it was copied from another database,
+    and that of the study it was taken over from."""
+    if root := runs or stored.attributes.get("places", {}).get("runs"):
+        yield depot(root) / stored.name / str(record.number)
+    if record.origin is not None and "folder" in record.origin:
+        yield depot(record.origin["folder"])
     if record.reused is not None:
         study, number = str(record.reused["study"]), str(record.reused["number"])
         first = next((one for one in read_studies(storage) if one.name == study), None)

@@ -16,6 +16,7 @@ from harness.execution.ledger import Rules
 from harness.results import load_network, open_study
 from harness.run import Options, run_study
 from harness.space import choose, vary
+from harness.storage.copying import copy
 from harness.storage.reader import read_studies
 from harness.storage.store import Store
 from harness.study import Exhaustive, Study
@@ -127,6 +128,17 @@ def test_a_trial_taken_over_is_found_where_it_was_trained(storage: str, tmp_path
     found = take("again", 1, storage, tmp_path / "plain")
     assert "not those the study was started with" in found.notes[0]
     assert torch.equal(load_network(tmp_path / "plain").mean, torch.zeros(1, 1, 1))
+
+
+def test_a_copied_trial_is_found_where_it_was_trained(storage: str, tmp_path: Path) -> None:
+    studied(storage)
+    (tmp_path / "all").mkdir()
+    merged = f"sqlite:///{tmp_path}/all/all.db"
+    copy([storage], merged)
+    assert take("tiny", 1, merged, tmp_path / "home").reached == take("tiny", 1, storage, tmp_path / "same").reached
+    (tmp_path / "runs" / "tiny" / "1" / "final.pt").unlink()
+    with pytest.raises(HarnessError, match=rf"no weights under {tmp_path}/runs/tiny/1 .*name their folder by --runs"):
+        take("tiny", 1, merged, tmp_path / "gone")
 
 
 def test_code_of_ones_own_comes_along(storage: str, tmp_path: Path, make_module: Callable[[str], str]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHORT = (
     *("key", "seed", "costs", "metrics", "measured", "device", "provenance", "reason", "traceback"),
-    *("replaces", "promotes", "inherited", "reused"),
+    *("replaces", "promotes", "inherited", "reused", "origin"),
 )
 """Attributes of a trial that are read at once."""
 TOGETHER = 1000
