@@ -1,14 +1,17 @@
 """Which choices matter: importance over the trials of a study, and the maps of a factorial design."""
 
+import csv
+import io
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.effects import EffectError
 from harness.analysis.factors import Factor, factors
-from harness.design import Factorial
+from harness.design import CONTROLS, Factorial, FractionalFactorial
 from harness.report.facts import Facts
 from harness.report.section import Map
+from harness.report.sheet import Cell, Column, Sheet
 from harness.report.words import KINDS, NOUNS, choice_title, counted, percent
 from harness.space import Span
 from harness.study import Exhaustive, Search
@@ -118,18 +121,54 @@ def maps(facts: Facts) -> list[Map]:
     return found
 
 
+def factor_sheet(facts: Facts) -> Sheet | None:
+    """Every main effect and two-way interaction of a factorial design, of a fraction the main effects; None of any other."""
+    columns = (Column("effect", words=True), Column("df"), Column("F"), Column("p", "Holm"), Column("share", "%"))
+    rows = tuple(
+        (
+            Cell(" x ".join(map(choice_title, one.names))),
+            Cell(str(one.df), (one.df,)),
+            Cell(f"{one.f:.2f}", (one.f,)),
+            Cell(_p(one.adjusted), (one.adjusted,)),
+            Cell(f"{100 * one.share:.0f}", (100 * one.share,)),
+        )
+        for one in _factors(facts)
+    )
+    return Sheet(columns, rows) if rows else None
+
+
+def factors_csv(facts: Facts) -> str:
+    """The same as plain numbers, unrounded; empty where there is nothing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["effect", "df", "f", "p", "p_holm", "partial_eta_squared"])
+    found = _factors(facts)
+    writer.writerows((" x ".join(one.names), one.df, one.f, one.p, one.adjusted, one.share) for one in found)
+    return text.getvalue() if found else ""
+
+
+def factor_words(facts: Facts) -> str:
+    """What the maps and the table of effects are."""
+    fraction = isinstance(facts.study.strategy, FractionalFactorial)
+    return MAPS_NOTE + (FRACTION_NOTE if fraction else "")
+
+
 def _factors(facts: Facts) -> list[Factor]:
-    """The factors of a factorial design, or of an exhaustive one with seeds, over choices that all arms have."""
-    if not isinstance(facts.study.strategy, Factorial | Exhaustive):
+    """The factors of a factorial design, of an exhaustive one with seeds, or of a fraction, whose interactions are not told
+    apart; over choices that all arms have, but for the controls, which are none of its cells."""
+    strategy = facts.study.strategy
+    if not isinstance(strategy, Factorial | FractionalFactorial | Exhaustive):
         return []
     arms = facts.arms
     if arms is None:
         return []
     values = arms.values(facts.main.metric)
-    trained = [name for name in arms.names if values[name]]
+    trained = [name for name in arms.names if values[name] and name not in CONTROLS.values()]
+    whole = not isinstance(strategy, FractionalFactorial)
     always = [name for name in facts.space.parameters if all(name in arms.params[arm] for arm in trained)]
     try:
-        return factors([({name: arms.params[arm][name] for name in always}, values[arm]) for arm in trained])
+        cells = [({name: arms.params[arm][name] for name in always}, values[arm]) for arm in trained]
+        return factors(cells, interactions=whole)
     except EffectError:
         return []
 
@@ -177,6 +216,7 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+FRACTION_NOTE = " Of a fraction each main effect stands for all that is aliased with it, which `harness plan` names."
 MAPS_NOTE = (
     "Each cell is the mean over all arms and seeds with that choice. Effects are of an analysis of variance with seeds as"
     " blocks (type II); p after Holm's correction over all effects; the share is partial eta squared."

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from harness.record import Record
 from harness.report import notes, sentences
 from harness.report.ablation import written
+from harness.report.choices import factors_csv
 from harness.report.comparison import compared
 from harness.report.facts import Facts, gather, units_of
 from harness.report.section import Section
@@ -58,6 +59,8 @@ def write_pages(sources: Sequence[Source], folder: Path) -> Path:
         replace(beside / "front.json", json.dumps(front_json(facts), indent=1))
         if (found := compared(facts)) is not None:
             replace(beside / "effects.csv", written(found.table, "csv"))
+        if told := factors_csv(facts):
+            replace(beside / "factors.csv", told)
     replace(folder / "index.html", page)
     return folder / "index.html"
 

@@ -6,7 +6,7 @@ from harness.report import notes
 from harness.report.ablation import plain, sheet
 from harness.report.attained import attained
 from harness.report.certain import certain_front, certain_words
-from harness.report.choices import MAPS_NOTE, importance_figure, importance_of, importance_words, maps
+from harness.report.choices import factor_sheet, factor_words, importance_figure, importance_of, importance_words, maps
 from harness.report.comparison import compared, foremost, forest, plan_words
 from harness.report.confirming import confirmation
 from harness.report.facts import MANY, Facts, units_of
@@ -65,8 +65,10 @@ def effects(facts: Facts) -> Section | None:
 
 def choices(facts: Facts) -> Section | None:
     """Stage by attention, interactions, importance."""
-    crossed, matter = maps(facts), importance_of(facts)
-    blocks: list[Block] = [*crossed, *([Note(MAPS_NOTE)] if crossed else [])]
+    crossed, told, matter = maps(facts), factor_sheet(facts), importance_of(facts)
+    blocks: list[Block] = list(crossed)
+    if told is not None:
+        blocks += [Table(told), Note(factor_words(facts))]
     if matter is not None:
         drawn = importance_figure(matter, layout())
         label = (

@@ -1,5 +1,7 @@
 """The page of a factorial study with seeds: maps of its effects, its front with uncertainty, importance of its choices."""
 
+import csv
+import io
 import random
 import re
 from dataclasses import replace
@@ -11,10 +13,10 @@ import pytest
 
 from harness.config import ECA, ResNet, SqueezeExcite, Training
 from harness.cost import Shape, network_cost
-from harness.design import Factorial
+from harness.design import Factorial, FractionalFactorial, arms
 from harness.record import Record
 from harness.report.certain import certain_front, certain_words
-from harness.report.choices import importance_of, importance_words, maps
+from harness.report.choices import factor_sheet, factor_words, factors_csv, importance_of, importance_words, maps
 from harness.report.facts import Facts, gather
 from harness.report.page import render
 from harness.report.sentences import told
@@ -124,3 +126,56 @@ def test_the_answer_says_what_arms_gain() -> None:
     assert "; 5 more arms differ from it. In accuracy, over 5 seeds" in words
     few = told(facts([record for record in made() if record.seed < 2]))
     assert "over 2 of 5 seeds" in few
+
+
+def fraction_with_a_control() -> tuple[Facts, list[tuple[tuple[int, int, int], int, float]]]:
+    """A half of 2^3 (C = AB) and a plain control, with levels, seed and accuracy of each trial of the fraction."""
+    two = choose(None, SqueezeExcite(ratio=4))
+    network = vary(ResNet, depth=20, stages=(two, two, two))
+    axes = tuple(f"stages.{stage}.attention" for stage in (1, 2, 3))
+    study = Study(
+        name="half",
+        space=choose(network, ResNet(depth=20, width=1.1, label="plain, as many params")),
+        training=Training(dataset="cifar10"),
+        strategy=FractionalFactorial(axes=axes, resolution=3, controls=("params",)),
+        seeds=(0, 1, 2),
+    )
+    (base,), found, cells, rng = search_records(1), [], [], random.Random(3)
+    for arm in arms(study.strategy, study.open_space()):
+        for seed in study.seeds:
+            levels = tuple(int(arm.params.get(f"resnet.stages.{stage}.attention") == "se") for stage in (1, 2, 3))
+            accuracy = 0.9 + 0.01 * levels[0] + 0.002 * seed + rng.gauss(0, 0.003)
+            fields = {"number": len(found), "params": arm.params, "seed": seed, "metrics": {"accuracy": accuracy}}
+            found.append(replace(base, **fields))
+            if "network" in arm.params and arm.params["network"] == "resnet":
+                cells.append((levels, seed, accuracy))
+    return gather(study, ATTRIBUTES, found), cells
+
+
+def test_a_fraction_tells_its_main_effects_without_its_controls_as_sums_of_squares_have_them():
+    told_of, cells = fraction_with_a_control()
+    assert len(cells) == 12
+    mean = fmean(value for *_, value in cells)
+    squares = [
+        sum(6 * (fmean(value for levels, _, value in cells if levels[axis] == side) - mean) ** 2 for side in (0, 1))
+        for axis in range(3)
+    ]
+    blocks = sum(4 * (fmean(value for _, one, value in cells if one == seed) - mean) ** 2 for seed in range(3))
+    left = sum((value - mean) ** 2 for *_, value in cells) - sum(squares) - blocks
+    rows = list(csv.DictReader(io.StringIO(factors_csv(told_of))))
+    assert [row["effect"] for row in rows] == [f"resnet.stages.{stage}.attention" for stage in (1, 2, 3)]
+    assert [float(row["f"]) for row in rows] == pytest.approx([one / (left / 6) for one in squares])  # 11 - 3 - 2 degrees
+    assert [float(row["partial_eta_squared"]) for row in rows] == pytest.approx([one / (one + left) for one in squares])
+    assert "aliased with it, which `harness plan` names" in factor_words(told_of)
+
+
+def test_every_main_effect_and_interaction_of_a_factorial_stands_in_a_table():
+    sheet = factor_sheet(facts())
+    assert sheet is not None and sheet.head == ["effect", "df", "F", "p (Holm)", "share (%)"]
+    assert [row[0] for row in sheet.texts()] == [
+        "stage 2 attention",
+        "stage 3 attention",
+        "stage 2 attention x stage 3 attention",
+    ]
+    assert [row[1] for row in sheet.texts()] == ["2", "2", "4"]
+    assert factor_sheet(gather(SEARCH, ATTRIBUTES, search_records(30))) is None
