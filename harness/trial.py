@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.training.learner import Learner
     from harness.training.ranks import Ranks
 
-Cause = Literal["", "memory", "disk", "source", "place", "bound"]
+Cause = Literal["", "memory", "disk", "source", "data", "place", "bound"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Outcome:
     traceback: str = ""
     cause: Cause = ""
     """What the driver treats in its own way: memory that others took, a disk that fails, a module that was edited while
-    the study ran, a place where the trial cannot run, a network over a measured constraint."""
+    the study ran, a machine without the pictures, a process that died, a network over a measured constraint."""
     measured: tuple[dict[str, Any], ...] = ()
     """The measurements of its network, as JSON keeps them."""
 
@@ -173,7 +173,9 @@ def cause_of(error: Exception) -> Cause:
         return "disk"
     if isinstance(error, SourceChanged):
         return "source"
-    if isinstance(error, DataError | RankLost):
+    if isinstance(error, DataError):
+        return "data"
+    if isinstance(error, RankLost):
         return "place"
     if isinstance(error, RankFailed):
         return cast(Cause, error.cause)

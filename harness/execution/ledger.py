@@ -603,7 +603,7 @@ class Ledger:
         elif outcome.cause in ("disk", "source"):
             self.leave(number)
             self.stop(f"{outcome.reason}; `harness resume {self.study.name}` goes on")
-        elif outcome.cause == "place":
+        elif outcome.cause in ("data", "place"):
             self.lost(number, outcome.reason)
         elif outcome.cause == "bound":
             self.untrained += 1
@@ -614,10 +614,10 @@ class Ledger:
         else:
             self._end(self.running.pop(number), outcome)
 
-    def lost(self, number: int, reason: str) -> None:
-        """A worker died: its trial waits for another one, unless that has happened too often."""
+    def lost(self, number: int, reason: str, *, counted: bool = True) -> None:
+        """A worker died, or cannot train: its trial waits for another one, unless that has been counted too often."""
         running = self.running.pop(number)
-        running.lost += 1
+        running.lost += counted
         if running.lost < ATTEMPTS:
             self._waiting.append(running)
             self.watcher.lost(self, running, reason)

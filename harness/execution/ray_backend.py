@@ -52,9 +52,14 @@ MOMENT = 0.5
 """Seconds of epochs that travel in one message: a message takes Tune a few milliseconds."""
 
 
+SET_ASIDE = 600.0
+"""Seconds in which a worker that finds no pictures on its machine takes no trial, before it tries again."""
+
+
 class Worker(tune.Trainable):
     """A process that runs one assignment after the other; a step is an epoch, or as many as fit into a moment, and ends at a
-    rung: there the trial waits for the driver's word."""
+    rung: there the trial waits for the driver's word. Where the pictures are missing it keeps its place, if the driver says
+    so, as the next trial would fail there too."""
 
     def setup(self, config: dict[str, Any]) -> None:
         hide_unassigned()
@@ -67,16 +72,22 @@ class Worker(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> Iterator[Report]:
         assignment = Assignment(**config["assignment"])
         self._rungs = assignment.rungs
+        self._aside: float | None = None
         return run_trial(assignment)
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
+        if self._aside is not None:
+            time.sleep(LOOK_EVERY)
+            return {"epoch": 0, "done": began - self._aside > SET_ASIDE}
         report = next(self._reports)
         while report.outcome is None and len(report.curve) not in self._rungs and time.monotonic() - began < MOMENT:
             report = next(self._reports)  # each holds the curve so far
         if report.outcome is not None:
             next(self._reports, None)  # lets the trial end: its memory and processes are free before another needs them
-        return {"report": report.to_json(), "epoch": len(report.curve), "done": report.outcome is not None}
+            self._aside = began if report.outcome.cause == "data" else None
+        done = report.outcome is not None and self._aside is None
+        return {"report": report.to_json(), "epoch": len(report.curve), "done": done}
 
 
 class Unpickled:
@@ -94,6 +105,8 @@ class LedgerSearcher(Unpickled, Searcher):
         self._ledger, self._room, self._looked = ledger, room, 0.0
         self._concurrency, self._own_ray = resources.concurrency, resources.address is None
         self.numbers: dict[str, int] = {}
+        self.aside: set[str] = set()
+        """Of Tune's trials, those in which a worker is set aside."""
         self.given = 0
         """Trials handed out in this round."""
         self.error: Exception | None = None
@@ -115,7 +128,7 @@ class LedgerSearcher(Unpickled, Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         assignment = None
-        if len(self.numbers) >= (self._concurrency or max(self._room.trials, 1)):
+        if len(self.numbers) >= (self._concurrency or max(self._room.trials - len(self.aside), 1)):
             return None
         with self._guarded():
             assignment = self._ledger.next() if self.given < ROUND else None
@@ -127,18 +140,36 @@ class LedgerSearcher(Unpickled, Searcher):
 
     def take(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Hands a report to the ledger; whether its trial goes on."""
+        if trial_id in self.aside:
+            return bool(self._ledger.running)
         number = self.numbers[trial_id]
         if "report" in result and number in self._ledger.running:
+            report = Report.from_json(result["report"])
             with self._guarded():
-                self._ledger.report(number, Report.from_json(result["report"]))
+                if report.outcome is not None and report.outcome.cause == "data" and not self._own_ray:
+                    return self._set_aside(trial_id, f"{result['hostname']} ({result['node_ip']})", report.outcome.reason)
+                self._ledger.report(number, report)
         return not self._ledger.over(number)
+
+    def _set_aside(self, trial_id: str, machine: str, reason: str) -> bool:
+        """Gives the trial to another worker, and none to this one; ends the run where no other is left."""
+        self.aside.add(trial_id)
+        words = f"{machine} is set aside for {SET_ASIDE / 60:.0f} minutes: {reason}"
+        self._ledger.lost(self.numbers.pop(trial_id), words, counted=False)
+        if not self.numbers and len(self.aside) >= self._room.trials:
+            name = self._ledger.study.name
+            self._ledger.stop(
+                f"no machine of the cluster can train, as {machine}: {reason}; `harness resume {name}` goes on"
+            )
+        return True
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The scheduler has told it already."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self.numbers.pop(trial_id)
-        if number not in self._ledger.running:
+        self.aside.discard(trial_id)
+        number = self.numbers.pop(trial_id, None)
+        if number is None or number not in self._ledger.running:
             return
         with self._guarded():
             report = Report.from_json(result["report"]) if result and "report" in result else None

@@ -5,11 +5,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 from cluster import PLAIN, Cluster, isolates
-from lab import Driver, Lab, searched
+from lab import Driver, Lab, real, searched
+from PIL import Image
 
 MakeLab = Callable[[str, str], Lab]
 TOKEN = "5eed" * 16
@@ -115,6 +117,40 @@ def test_a_machine_is_lost(make_lab: MakeLab, folder: Path, loss: str) -> None:
 
 
 ALONE = pytest.mark.skipif(not isolates(), reason="machines cannot be told apart here")
+
+
+def pictures(folder: Path) -> Path:
+    """Of two shades, as a folder of classes."""
+    for part, shade, number in product(("train", "test"), (60, 190), range(20)):
+        place = folder / part / str(shade)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), shade + number).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.mark.faults_long
+@pytest.mark.timeout(600)
+@ALONE
+@pytest.mark.parametrize("few", [True, False], ids=["one", "all"])
+def test_machines_have_no_pictures(make_lab: MakeLab, folder: Path, few: bool) -> None:
+    """One that fails at once would be given trial after trial. Where all of them do the run ends, and no trial has failed."""
+    study = real(trials=8).replace("Training(", 'Training(dataset="folder", ')
+    lab = make_lab(study, f"cluster: {'a machine has' if few else 'machines have'} no pictures")
+    data = pictures(lab.folder / "data")
+    with Cluster(folder) as cluster:
+        cluster.join(1, hidden=(data,))
+        whole = cluster.join(1, hidden=() if few else (data,))
+        driver = drive(lab, cluster, "--data", str(data))
+        assert driver.wait() == (0 if few else 1), driver.printed
+        aside = "(10.77.0.2) is set aside for 10 minutes: dataset='folder': there is no folder"
+        assert driver.printed.count(aside) == 1 and lab.states["FAIL"] == 0, driver.printed
+        if not few:
+            assert "stopped: no machine of the cluster can train, as " in driver.printed
+            whole.kill()
+            cluster.join(1)
+            driver = drive(lab, cluster, "--data", str(data))
+            assert driver.wait() == 0, driver.printed
+    lab.assert_whole(8, caused=1 if few else 2)
 
 
 @pytest.mark.faults_long
