@@ -141,7 +141,7 @@ class Bucket:
     def inside(self) -> dict[str, list[str]]:
         found = defaultdict[str, list[str]](list)
         for folder, _, name in (name.rpartition("/") for name in self._found()):
-            found[folder] += [name] if name != MARK else []
+            found[folder] += [name] if name not in ("", MARK) else []
         return dict(found)
 
     def file(self, name: str) -> Path | io.BytesIO:
@@ -172,19 +172,23 @@ class Bucket:
 
     def _store(self) -> tuple[Any, str]:
         """What fsspec has for it, and how it names this folder there."""
+        from fsspec.core import url_to_fs
+        from fsspec.registry import get_filesystem_class, known_implementations
+
+        protocol = self.address.partition(":")[0]
         try:
-            from fsspec.core import url_to_fs
-
-            fs, path = url_to_fs(self.address, use_listings_cache=False)
+            get_filesystem_class(protocol)
         except ImportError as error:
-            from fsspec.registry import known_implementations
-
-            package = known_implementations[self.address.partition(":")[0]]["class"].partition(".")[0]
+            package = known_implementations[protocol]["class"].partition(".")[0]
             raise DiskError(f"--runs {self}: {error} (`pip install {package}`, on every machine)") from None
         except ValueError:
             raise DiskError(
                 f"--runs {self}: fsspec knows no such store; name one as in s3://bucket/runs, or a folder"
             ) from None
+        try:
+            fs, path = url_to_fs(self.address, use_listings_cache=False)
+        except Exception as error:
+            raise self._unset(error) from None
         return fs, str(path)
 
     def _found(self) -> list[str]:
@@ -216,18 +220,28 @@ class Bucket:
                     raise self._refusal(error) from None
             time.sleep(pause)
 
+    def _unset(self, error: Exception) -> DiskError:
+        return DiskError(
+            f"--runs {self}: {said(error)}; the store's own environment variables or configuration file have to say how it"
+            " is reached (for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials), on every machine"
+        )
+
     def _refusal(self, error: Exception) -> DiskError:
-        said = re.sub(r"\?[^\s\"']*", "", one_line(error))  # what signs an address is a secret
         if "Credentials" in type(error).__name__:
-            return DiskError(
-                f"--runs {self}: {said}; the store's own environment variables or configuration file hold them (for S3"
-                " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials), on every machine"
-            )
+            return self._unset(error)
         if isinstance(error, FileNotFoundError):
-            return DiskError(f"--runs {self}: {said}; make the bucket, or name another")
+            return DiskError(f"--runs {self}: {said(error)}; make the bucket, or name another")
         if isinstance(error, PermissionError):
-            return DiskError(f"--runs {self}: {said}; the credentials have to allow to list, read, write and delete there")
-        return DiskError(f"{self} does not answer ({said}): see that it can be reached, or name another place by --runs")
+            return DiskError(
+                f"--runs {self}: {said(error)}; the credentials have to allow to list, read, write and delete there"
+            )
+        remedy = "see that it can be reached, or name another place by --runs"
+        return DiskError(f"{self} does not answer ({said(error)}): {remedy}")
+
+
+def said(error: Exception) -> str:
+    """What a store says, without what may sign an address."""
+    return re.sub(r"\?[^\s\"']*", "", one_line(error))
 
 
 def _answer(fs: Any, what: str, *arguments: Any, seconds: float) -> Any:

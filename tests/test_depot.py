@@ -114,7 +114,10 @@ def test_what_is_wrong_from_the_beginning_is_one_line(store: s3.Server, monkeypa
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     try:
-        assert "Unable to locate credentials; the store's own environment variables" in refused(bucket)
+        assert (
+            "Unable to locate credentials; the store's own environment variables or configuration file have to say"
+            in refused(bucket)
+        )
     finally:
         fsspec.get_filesystem_class("s3").clear_instance_cache()
 

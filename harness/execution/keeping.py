@@ -80,8 +80,11 @@ class Keeper:
     def hand_over(self, number: int, heir: int) -> None:
         """Gives the checkpoint of a stopped trial to the row that goes on with it; a second time changes nothing."""
         self._stopped.discard(number)
-        if self.holds(number) and not self.holds(heir):
-            self._folder.rename(str(number), str(heir))
+        if self.holds(number):
+            if self.holds(heir):  # copied already, in a store, by a driver that was killed before it removed this one
+                self._clear(number)
+            else:
+                self._folder.rename(str(number), str(heir))
 
     def _values(self, record: Record) -> list[float]:
         return [record.value(objective.metric) for objective in self._objectives]
