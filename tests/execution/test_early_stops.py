@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from harness.analysis.front import front
 from harness.config import ResNet, Training
 from harness.depot import Depot, depot
-from harness.execution.keeping import PROMOTABLE
+from harness.execution.keeping import PROMOTABLE, Keeper
 from harness.execution.ledger import HOPELESS, Ledger, Rules
 from harness.record import Epoch, Record
 from harness.space import choose, vary
@@ -272,6 +272,18 @@ def test_the_best_stopped_trials_go_on_as_new_rows_that_name_the_old(stopping: M
     assert "no other trial was stopped early" in ledger.notes[0]
     train_all(ledger)
     assert {record.promotes for record in made.records()} - {None} == {record.number for record in stopped(made)}
+
+
+def test_a_hand_over_that_had_only_copied_is_completed(place: Depot) -> None:
+    """In a store nothing is renamed: a driver may die between the copy and the removal."""
+    for number in ("1", "2"):
+        (place / "s" / number).make()
+        (place / "s" / number).write("last-0.pt", b"weights")
+    space = vary(ResNet, depth=8, stages=(None, attention, attention))
+    keeper = Keeper("all", str(place), Study(name="s", space=space, strategy=Random(trials=3)), [])
+    keeper.hand_over(1, 2)
+    keeper.hand_over(1, 2)
+    assert (place / "s").inside() == {"2": ["last-0.pt"]}
 
 
 def test_without_a_checkpoint_promotion_begins_anew_and_says_so(stopping: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
