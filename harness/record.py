@@ -174,7 +174,17 @@ class Record:
     @property
     def untrained(self) -> bool:
         """Whether its network broke a measured constraint, so that it was stopped before its first epoch."""
-        return self.state == "stopped" and not self.curve
+        return self.state == "stopped" and not self.trained
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has finished an epoch."""
+        return bool(self.curve)
+
+    @property
+    def learned(self) -> list[Mapping[str, Sequence[float]]]:
+        """The radii after each epoch that has some, by stage and block."""
+        return [point.radii for point in self.curve if point.radii]
 
     @property
     def remark(self) -> str:

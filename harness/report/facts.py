@@ -222,7 +222,8 @@ class Facts:
         """Seconds trained, in all: as measured at the end, or epoch by epoch where a trial has no end."""
         own = [trial for trial in self.trials if trial.record.reused is None]
         spent = (trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve) for trial in own)
-        handed = (epoch.seconds for trial in own for epoch in trial.record.curve[: trial.record.inherited])
+        promoted = (trial.record for trial in own if trial.record.inherited)
+        handed = (epoch.seconds for record in promoted for epoch in record.curve[: record.inherited])
         return sum(spent) - sum(handed)
 
     # what came out
@@ -273,7 +274,16 @@ class Facts:
         """The values of a training setting among the trials, as resolved; each once. Data of one's own go by their name."""
         if name == "dataset" and self.study.data is not None:
             return [self.study.data.name]
-        return distinct(trial.record.config_json.get("training", {}).get(name) for trial in self.trials)
+        return distinct(self._settings.get(name, {}).values())
+
+    @cached_property
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        """Of each training setting the different values, by how they are spelled."""
+        found: dict[str, dict[str, Any]] = {}
+        for trial in self.trials:
+            for name, value in trial.record.config_json.get("training", {}).items():
+                found.setdefault(name, {}).setdefault(repr(value), value)
+        return found
 
     def origins(self, name: str) -> list[Any]:
         """The values of a provenance entry (commit, host, threads, ...) of the trials and of the study; each once."""

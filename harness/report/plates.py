@@ -236,7 +236,7 @@ def _radii(found: Sequence[Radius]) -> Plate:
                 begins = [] if one.start is None else [one.start]
                 line = [*begins, *one.values]
                 colour = GROUPS[one.head % len(GROUPS)][0] if len(starts) < 2 else _shade(starts, one.start)
-                pane.plot(range(1 - len(begins), len(one.values) + 1), line, color=colour, linewidth=0.6, alpha=0.75)
+                pane.plot(range(1 - len(begins), one.epochs + 1), line, color=colour, linewidth=0.6, alpha=0.75)
             pane.set_yscale("log")
             pane.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             pane.yaxis.set_minor_locator(NullLocator())

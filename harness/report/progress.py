@@ -101,7 +101,8 @@ def own_seconds(trial: Trial) -> float:
     if trial.record.reused is not None:
         return 0.0
     whole = trial.value("seconds") or sum(epoch.seconds for epoch in trial.record.curve)
-    return whole - sum(epoch.seconds for epoch in trial.record.curve[: trial.record.inherited])
+    inherited = trial.record.inherited
+    return whole - (sum(epoch.seconds for epoch in trial.record.curve[:inherited]) if inherited else 0)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Savings:
 def savings(facts: Facts) -> Savings:
     """What early stopping, promotion and reuse saved."""
     gone_on = {trial.record.promotes for trial in facts.trials}
-    stopped = [t for t in facts.trials if t.record.state == "stopped" and t.record.curve and t.number not in gone_on]
+    stopped = [t for t in facts.trials if t.record.state == "stopped" and t.record.trained and t.number not in gone_on]
     stopped.sort(key=lambda trial: trial.record.epochs)
     halts = (_halt(epoch, tuple(same)) for epoch, same in groupby(stopped, key=lambda trial: trial.record.epochs))
     taken = [trial.record for trial in facts.trials if trial.record.reused is not None]

@@ -1,12 +1,11 @@
 """What became of learned radii: epoch by epoch, what starts meant for ends, and the kernels at their last radius."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from harness.record import Record
 from harness.report.facts import Facts, Trial
 from harness.report.figures import GROUPS, MUTED, epochs, layout, magnitudes
 from harness.report.section import Block, Note, Plot, Section
@@ -43,23 +42,37 @@ def _exp(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
 # -- facts --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Radius:
     """One learned radius of one trial, in the unit of its module."""
 
     trial: Trial
-    stage: str
-    block: str
+    place: str
+    """Stage and block as the curve names them."""
     head: int
     """From 1."""
     start: float | None
     """As the config has it; None where that does not say."""
-    values: tuple[float, ...]
-    """After each epoch."""
+    epochs: int
+    """After how many it was looked at."""
+    end: float
+    low: float
+    """The least of its values, and the greatest."""
+    high: float
 
     @property
-    def end(self) -> float:
-        return self.values[-1]
+    def stage(self) -> str:
+        stage = self.place.partition(".")[0]
+        return f"stage {stage}" if stage.isdigit() else self.place
+
+    @property
+    def block(self) -> str:
+        return self.place.partition(".")[2]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """After each epoch."""
+        return _values(self.trial.record.learned, self.place, self.head)
 
 
 @dataclass(frozen=True)
@@ -82,22 +95,25 @@ def radii(facts: Facts) -> list[Radius]:
 
 
 def _of(trial: Trial) -> list[Radius]:
-    curve = [point for point in trial.record.curve if point.radii]
+    points = trial.record.learned
+    config = trial.record.config_json if points else {}
     found = []
-    for place, first in curve[0].radii.items() if curve else ():
-        stage, _, block = place.partition(".")
-        slot = _slot(trial.record, stage)
-        for head in range(len(first)):
-            values = tuple(point.radii[place][head] for point in curve if len(point.radii.get(place, ())) > head)
-            start = slot.get("radius")
-            known = float(start) if isinstance(start, int | float) else None
-            found.append(Radius(trial, f"stage {stage}" if stage.isdigit() else place, block, head + 1, known, values))
+    for place, first in points[0].items() if points else ():
+        start = _slot(config, place.partition(".")[0]).get("radius")
+        known = float(start) if isinstance(start, int | float) else None
+        for head in range(1, len(first) + 1):
+            values = _values(points, place, head)
+            found.append(Radius(trial, place, head, known, len(values), values[-1], min(values), max(values)))
     return found
 
 
-def _slot(record: Record, stage: str) -> dict[str, Any]:
-    """The attention in a stage of a trial's config, empty where there is none."""
-    stages = (record.config_json.get("network") or {}).get("stages") or []
+def _values(points: Iterable[Mapping[str, Sequence[float]]], place: str, head: int) -> tuple[float, ...]:
+    return tuple(point[place][head - 1] for point in points if len(point.get(place, ())) >= head)
+
+
+def _slot(config: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The attention in a stage of a config, empty where there is none."""
+    stages = (config.get("network") or {}).get("stages") or []
     slot = stages[int(stage) - 1] if stage.isdigit() and 0 < int(stage) <= len(stages) else None
     return slot if isinstance(slot, dict) else {}
 
@@ -169,7 +185,7 @@ def drawn_kernels(facts: Facts, found: Sequence[Radius]) -> tuple[Trial | None, 
 
 def _drawn(facts: Facts, radius: Radius) -> Drawn | None:
     number = radius.stage.removeprefix("stage ")
-    grid, slot = facts.grids.get(number), _slot(radius.trial.record, number)
+    grid, slot = facts.grids.get(number), _slot(radius.trial.record.config_json, number)
     if grid is None:
         return None
     pooled = slot.get("largest") and max(grid) > slot["largest"]
@@ -243,7 +259,7 @@ def radii_figure(found: Sequence[Radius]) -> "go.Figure":
         for radius in thinned(own, MAX_LINES):
             begins = [] if radius.start is None else [radius.start]
             figure.add_scatter(
-                x=list(range(1 - len(begins), len(radius.values) + 1)),
+                x=list(range(1 - len(begins), radius.epochs + 1)),
                 y=[*begins, *radius.values],
                 mode="lines",
                 line={"color": _colour(radius, known), "width": 1.3},
@@ -258,8 +274,8 @@ def radii_figure(found: Sequence[Radius]) -> "go.Figure":
     if len(known) > 1:
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=_scale(known), showlegend=False, hoverinfo="skip")
     _styled(figure)
-    figure.update_xaxes(**epochs(max((len(radius.values) for radius in found), default=1)))
-    every = [value for radius in found for value in (radius.start, *radius.values) if value]
+    figure.update_xaxes(**epochs(max((radius.epochs for radius in found), default=1)))
+    every = [value for radius in found for value in (radius.start, radius.low, radius.high) if value]
     figure.update_yaxes(**magnitudes(every))
     figure.update_yaxes(title_text="Radius", col=1)
     return figure

@@ -226,8 +226,8 @@ class Curves:
 
 def curves(facts: Facts, limit: int = MAX_CURVES) -> Curves:
     """The front's curves, the best of them where they are too many, and others evenly by number."""
-    having = [trial for trial in facts.trials if trial.record.curve]
-    first = [trial for trial in facts.front if trial.record.curve][:limit]
+    having = [trial for trial in facts.trials if trial.record.trained]
+    first = [trial for trial in facts.front if trial.record.trained][:limit]
     rest = thinned([trial for trial in having if not trial.on_front], limit - len(first))
     metric, sign = facts.followed.metric, facts.followed.sign
     drawn = tuple(rest + first[::-1])

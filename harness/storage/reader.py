@@ -33,6 +33,8 @@ AT_ONCE = 200
 """Rows that are fetched at once."""
 ABSENT: dict[str, Any] = {"key": "", "seed": 0, "costs": {}, "metrics": {}, "provenance": {}}
 """What stands for those that a row has not got and a record has no default for."""
+RADII = list(Epoch.__dataclass_fields__).index("radii")
+"""Where a point of a curve has them, as `Epoch.row` gives it."""
 STATES: dict[str, State] = {"RUNNING": "running", "COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
 
 
@@ -274,8 +276,16 @@ class Row(Record):
         written = self.texts.get("curve", "[]")  # as `Epoch.row` gives its points: lists that no other lists stand beside
         return 0 if written == "[]" else written.count("], [") + 1
 
-    @cached_property
-    def config_json(self) -> dict[str, Any]:
+    @property
+    def trained(self) -> bool:
+        return self.epochs > 0
+
+    @property
+    def learned(self) -> list[Mapping[str, Sequence[float]]]:
+        return [row[RADII] for row in self._long("curve") or () if len(row) > RADII and row[RADII]]
+
+    @property
+    def config_json(self) -> dict[str, Any]:  # not kept: as an object it takes ten times the memory
         return self._long("config") or {}
 
     @cached_property
