@@ -175,6 +175,12 @@ def test_differences_of_shapes():
     assert differences({"a": {"vary": "expatt", "fields": {}}}, {"a": None}) == ["a: expatt -> None"]
     assert differences({"a": "x" * 100}, {"a": 1}) == ["a: '" + "x" * 56 + "... -> 1"]
     assert differences({"a": [1, {"b": 2}]}, {"a": [1, {"b": 2}]}) == []
+    wide, reach = {"choose": [8, {"kind": "se", "ratio": 8}]}, {"span": [0.5, 4.0], "log": True, "step": None}
+    assert differences({"a": 8, "b": 1.0}, {"a": wide, "b": reach}) == [
+        "a: 8 -> 8 | SqueezeExcite(ratio=8)",
+        "b: 1.0 -> 0.5 to 4",
+    ]
+    assert differences({"a": [None, wide]}, {"a": None}) == ["a: [None, 8 | SqueezeExcite(ratio=8)] -> None"]
 
 
 # -- refusals
