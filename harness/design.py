@@ -90,6 +90,23 @@ class FractionalFactorial(Design):
     base: Network | None = None
 
 
+class Exhaustive(Part):
+    """Every config of the space, each with every seed of the study: with several seeds a comparison with one of them."""
+
+    kind: Literal["exhaustive"] = "exhaustive"
+    base: Network | None = None
+    """What the others are compared with; None: every choice at its first option."""
+    primary: str | None = None
+    """The one config that is to be decided, by its name in the plan: tested alone, without correction for the others."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """The smallest difference that matters, in the first objective's own unit (0.005 is half a point of accuracy)."""
+
+    @property
+    def declared(self) -> bool:
+        """Whether the comparison was said beforehand: with what, or which one."""
+        return self.base is not None or self.primary is not None
+
+
 class Listed(Design):
     """Configs that another study found, to be trained again with fresh seeds and scored on the test part, once each."""
 
@@ -169,10 +186,12 @@ BASELINE: dict[str, str] = {"leave-one-out": "full"}
 """What the baseline is called, where it is not `base`."""
 
 
-def arms(design: Design, space: Space) -> list[Arm]:
+def arms(design: Design | Exhaustive, space: Space) -> list[Arm]:
     """The arms of a design, the baseline first; raises StudyError where the design does not fit the space."""
     if isinstance(design, Listed):
         return _listed(design, space)
+    if isinstance(design, Exhaustive):
+        return _every(design, space)
     start = _start(design, space)
     name = BASELINE.get(str(type(design).model_fields["kind"].default), "base")
     found = [Arm(name, space.active(start))]
@@ -191,13 +210,33 @@ def arms(design: Design, space: Space) -> list[Arm]:
     for control in map(CONTROLS.__getitem__, design.controls):
         if isinstance(known_networks, tuple) and control in known_networks:
             found.append(Arm(control, space.active(start | {"network": control})))
-    names = list(dict.fromkeys([*(arm.name for arm in found), *map(CONTROLS.__getitem__, design.controls)]))
+    _has_primary(design, [*(arm.name for arm in found), *map(CONTROLS.__getitem__, design.controls)])
+    return found
+
+
+def _has_primary(design: Design | Exhaustive, given: Sequence[str]) -> None:
+    """Raises StudyError where the primary comparison is none of the arms, of which the first is the baseline."""
+    names = list(dict.fromkeys(given))
     if design.primary is not None and design.primary not in names[1:]:
         known = ", ".join(map(repr, names[1:6])) + (", ..." if len(names) > 6 else "")
         raise StudyError(
             f"{type(design).__name__}.primary = {design.primary!r}: no such arm; it has {known}{hint(design.primary, names)}"
         )
-    return found
+
+
+def _every(design: Exhaustive, space: Space) -> list[Arm]:
+    """Every config of a space, named by all that is chosen."""
+    base = space.active(_start(design, space))
+    others = (params for params in space.enumerate() if _frozen(params) != _frozen(base))
+    found = [params for params in (base, *others) if _is_network(space, params)]
+    told = [Arm(chosen_words(params, space), params) for params in found]
+    _has_primary(design, [arm.name for arm in told])
+    return told
+
+
+def chosen_words(params: Params, space: Space) -> str:
+    """A config by all that is chosen of its space."""
+    return "; ".join(map(str, differences(params, space.parameters))) or "nothing varies"
 
 
 def _listed(design: Listed, space: Space) -> list[Arm]:
@@ -222,7 +261,7 @@ def _is_network(space: Space, params: Params) -> bool:
     return True
 
 
-def _start(design: Design, space: Space) -> Params:
+def _start(design: Design | Exhaustive, space: Space) -> Params:
     """A value for every choice, active or not: the baseline's own where it has one."""
     first = {name: _first(domain) for name, domain in space.parameters.items()}
     network = getattr(design, "full", None) or getattr(design, "base", None)
@@ -406,7 +445,7 @@ def aliases(axes: Sequence[str], runs: Sequence[Sequence[int]], order: int = 2) 
 # -- the plan as it was before training -------------------------------------------------------------------------------
 
 
-def planned(design: Design, space: Space, seeds: Sequence[int], metric: str, training: Any) -> dict[str, Any]:
+def planned(design: Design | Exhaustive, space: Space, seeds: Sequence[int], metric: str, training: Any) -> dict[str, Any]:
     """What a comparison was to be, in plain JSON: a hash for each arm, seeds, primary comparison, margin, metric, and the
     recipe as its author wrote it (`training`, plain)."""
 

@@ -18,6 +18,7 @@ from harness.data.pictures import DataInfo
 from harness.design import (
     Arm,
     Design,
+    Exhaustive,
     Factorial,
     FractionalFactorial,
     Listed,
@@ -265,7 +266,7 @@ def forecast(
     """What is to be expected of a study of a design; `storage` is a database to learn from, `training` the recipe as its
     author wrote it, `timer` times steps where no past trial tells."""
     design = study.strategy
-    assert isinstance(design, Design)
+    assert isinstance(design, Design | Exhaustive)
     found, left_out = _priced(study, arms(design, space), space, price)
     past = list(past_trials(storage, info.fingerprint)) if storage else []
     clock = Clock([record for _, records in past for record in records])
@@ -276,7 +277,9 @@ def forecast(
     metric = compared_by(study)
     comparisons = 1 if design.primary else max(len(found) - 1, 1)
     seen, pairs = deviation_seen(study, space, own, metric)
-    rule = rule_of(study.seeds, design) if isinstance(study.seeds, Sequential) else None
+    rule = None
+    if isinstance(study.seeds, Sequential) and isinstance(design, Design):
+        rule = rule_of(study.seeds, design)
     in_points = is_share(metric, study.units.get(metric, ""))
     assumed = ASSUMED if in_points else (1.0,)
     tells, confounded = separation(design, space, len(found))
@@ -364,7 +367,7 @@ def deviation_seen(study: Study, space: Space, records: Sequence[Record], metric
     return deviation, sum(len(effect.seeds) for effect in measured)
 
 
-def separation(design: Design, space: Space, count: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def separation(design: Design | Exhaustive, space: Space, count: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Which effects a design of so many arms can tell apart, in words, and the groups that it cannot."""
     if isinstance(design, FractionalFactorial):
         axes = _titles(design, space)
@@ -378,6 +381,9 @@ def separation(design: Design, space: Space, count: int) -> tuple[tuple[str, ...
     if isinstance(design, Factorial):
         axes = _titles(design, space)
         return (f"separates the effects of {listed(axes)} and all their interactions",), ()
+    if isinstance(design, Exhaustive):
+        axes = list(map(choice_title, space.parameters))
+        return (f"separates the effects of {listed(axes)} and their interactions, where every config has these choices",), ()
     if isinstance(design, Listed):
         return (f"confirms {design.rule} of {design.of}: fresh seeds, the test part scored once a trial",), ()
     return ("separates the effect of each change alone; cannot say how changes act together (Factorial could)",), ()

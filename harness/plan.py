@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.arms import plans_comparisons
 from harness.config import Config, Training
-from harness.design import Design
 from harness.errors import ConfigError, StudyError
 from harness.execution.keeping import PROMOTABLE
 from harness.forecast import Clock, Forecast, forecast, past_trials
@@ -184,7 +184,7 @@ def make_plan(study: Study, data: Path, storage: str, *, timing: bool = False) -
     budget = study.strategy.trials if isinstance(study.strategy, Search) else math.inf
     cells = len(found) * len(study.seeds) if complete else space.size * len(study.seeds)
     design = None
-    if isinstance(study.strategy, Design):
+    if plans_comparisons(study):
         past = storage if is_there(storage) else None
         design = forecast(study, space, price, checks.info, past, checks.asked["training"], timer)
         cells = design.cells

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from harness.analysis.arms import plan_of
+from harness.analysis.arms import plan_of, plans_comparisons
 from harness.config import Config, ExpAtt, ResNet, SqueezeExcite, Training
 from harness.cost import Cost, Shape, network_cost
-from harness.design import AddOneIn, FractionalFactorial, OneAtATime, arms, changes, digest
+from harness.design import AddOneIn, Exhaustive, FractionalFactorial, OneAtATime, arms, changes, digest
+from harness.errors import StudyError
 from harness.forecast import Clock, Forecast, deviation_seen, forecast, powers
 from harness.key import trial_key
 from harness.record import Epoch, Record
@@ -131,6 +132,26 @@ def test_a_fraction_of_resolution_five_says_what_it_tells_and_names_no_network_b
     weaker = FractionalFactorial(axes=axes, resolution=3, controls=("params",))
     tells = told(study(weaker, space=beside)).tells
     assert "cannot separate: stage 2 attention x stage 3 attention = width x depth" in tells
+
+
+def test_every_config_with_several_seeds_is_a_design_with_a_plan() -> None:
+    space = vary(ResNet, depth=8, stages=(TWO, TWO, None))
+    one = study(Exhaustive(base=ResNet(depth=8, stages=(SqueezeExcite(ratio=4), None, None)), margin=0.01), space=space)
+    found = told(one)
+    assert [arm.name for arm in found.arms] == [
+        "stage 1 SE; stage 2 none",
+        "stage 1 none; stage 2 none",
+        "stage 1 none; stage 2 SE",
+        "stage 1 SE; stage 2 SE",
+    ]
+    assert (found.comparisons, found.margin, found.tells[0][:27]) == (3, 0.01, "separates the effects of st")
+    seeds, df = len(one.seeds), 3 * (len(one.seeds) - 1)
+    level = float(stats.t.isf(0.05 / 3 / 2, df))
+    shift = found.power[0].effect / 0.003 * seeds**0.5
+    assert stats.nct.sf(level, df, shift) == pytest.approx(0.8, abs=1e-6)
+    assert plans_comparisons(one) and not plans_comparisons(study(Exhaustive(), space=space, seeds=(0,)))
+    with pytest.raises(StudyError, match=r"Exhaustive\.primary = 'stage 1 SEE': no such arm; it has "):
+        told(study(Exhaustive(primary="stage 1 SEE"), space=space))
 
 
 def test_time_is_that_of_the_same_network_else_by_macs() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 from harness.analysis.front import measured
 from harness.analysis.sequential import Course, Rule, follow
-from harness.design import Arm, Design, Sequential, arms, planned
+from harness.design import Arm, Design, Sequential, arms, chosen_words, planned
 from harness.record import Record
-from harness.report.words import differences
 from harness.space import Params, Space
 from harness.study import EXACT, Exhaustive, Study
 
@@ -55,9 +54,12 @@ class Arms:
 
 def arms_of(study: Study, space: Space, records: Sequence[Record]) -> Arms | None:
     """The arms of a design, or of an exhaustive study with several seeds; None for a search, which plans none."""
+    every = study.strategy if isinstance(study.strategy, Exhaustive) and len(study.seeds) > 1 else None
     if isinstance(study.strategy, Design):
         told = arms(study.strategy, space)
-    elif isinstance(study.strategy, Exhaustive) and len(study.seeds) > 1:
+    elif every is not None and every.declared:
+        told = arms(every, space)
+    elif every is not None:
         told = list(_seen(space, records))
     else:
         return None
@@ -144,11 +146,25 @@ def compared_by(study: Study) -> str:
     return next((objective.metric for objective in study.objectives if objective.metric not in EXACT), "accuracy")
 
 
+MOST_PLANNED = 200
+"""Configs of an exhaustive study up to which they are planned as comparisons."""
+
+
+def plans_comparisons(study: Study) -> bool:
+    """Whether a study says before training what it compares: a design does, and so does every config of a small space, each
+    with several seeds."""
+    strategy = study.strategy
+    if isinstance(strategy, Exhaustive):
+        return len(study.seeds) > 1 and (strategy.declared or study.open_space(check=False).size <= MOST_PLANNED)
+    return isinstance(strategy, Design)
+
+
 def plan_of(study: Study, training: Any) -> dict[str, Any] | None:
     """The plan of a design, which is hashed and stored before training; None for what plans no comparison. `training` is the
     recipe as its author wrote it, in plain JSON."""
-    if not isinstance(study.strategy, Design):
+    if not plans_comparisons(study):
         return None
+    assert isinstance(study.strategy, Design | Exhaustive)
     return planned(study.strategy, study.open_space(check=False), study.seeds, compared_by(study), training)
 
 
@@ -158,7 +174,7 @@ def _seen(space: Space, records: Iterable[Record]) -> Iterable[Arm]:
     for record in sorted(records, key=lambda record: record.number):
         seen.setdefault(_frozen(record.params), dict(record.params))
     for params in seen.values():
-        yield Arm("; ".join(map(str, differences(params, space.parameters))) or "nothing varies", params)
+        yield Arm(chosen_words(params, space), params)
 
 
 def _frozen(params: Params) -> tuple[tuple[str, str], ...]:

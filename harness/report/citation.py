@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.design import Design, FractionalFactorial, Sequential
+from harness.design import Design, Exhaustive, FractionalFactorial, Sequential
 from harness.report.comparison import compared
 from harness.report.confirmed import how_words, looks_words, order_words
 from harness.report.facts import Facts
@@ -234,7 +234,8 @@ def _given(facts: Facts) -> str:
 
 
 def _primary(facts: Facts) -> str | None:
-    return facts.study.strategy.primary if isinstance(facts.study.strategy, Design) else None
+    strategy = facts.study.strategy
+    return strategy.primary if isinstance(strategy, Design | Exhaustive) else None
 
 
 def _test(facts: Facts) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.arms import Arms, plan_of
 from harness.analysis.effects import LEVEL, Effect
 from harness.analysis.sequential import extended
-from harness.design import Design, changes
+from harness.design import Design, Exhaustive, changes
 from harness.report.ablation import Ablation, ablation
 from harness.report.facts import MANY, Facts
 from harness.report.words import NOUNS, Unit, counted, listed
@@ -40,7 +40,8 @@ def compared(facts: Facts) -> Comparison | None:
     arms = facts.arms
     if arms is None or not arms.records[arms.baseline] or not any(arms.records[name] for name in arms.names[1:]):
         return None
-    design = facts.study.strategy if isinstance(facts.study.strategy, Design) else None
+    strategy = facts.study.strategy
+    design = strategy if isinstance(strategy, Design | Exhaustive) else None
     lacking = lacking_words(arms)
     table = ablation(
         arms.values(facts.main.metric),

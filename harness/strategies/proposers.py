@@ -19,7 +19,7 @@ from optuna.trial import TrialState, create_trial
 
 from harness.config import Config
 from harness.cost import Cost
-from harness.design import Design, arms
+from harness.design import Design, Exhaustive, arms
 from harness.errors import StudyError
 from harness.record import Record
 from harness.space import Domain, Params, Space, Span
@@ -113,6 +113,8 @@ class Cells:
         self._arms = [arm.params for arm in arms(study.strategy, space)] if isinstance(study.strategy, Design) else []
         if not self._arms:
             self._listable(space)
+        if isinstance(study.strategy, Exhaustive) and study.strategy.declared:
+            arms(study.strategy, space)  # raises where they do not fit the space
         self._cells = self.all()
 
     @staticmethod

@@ -17,6 +17,7 @@ from harness.design import Factorial, FractionalFactorial, arms
 from harness.record import Record
 from harness.report.certain import certain_front, certain_words
 from harness.report.choices import factor_sheet, factor_words, factors_csv, importance_of, importance_words, maps
+from harness.report.comparison import compared
 from harness.report.facts import Facts, gather
 from harness.report.page import render
 from harness.report.sentences import told
@@ -179,3 +180,17 @@ def test_every_main_effect_and_interaction_of_a_factorial_stands_in_a_table():
     ]
     assert [row[1] for row in sheet.texts()] == ["2", "2", "4"]
     assert factor_sheet(gather(SEARCH, ATTRIBUTES, search_records(30))) is None
+
+
+def test_every_config_may_be_compared_with_a_named_one_and_one_of_them_be_declared():
+    strategy = Exhaustive(
+        base=ResNet(depth=20, stages=(None, ECA(), None)), primary="stage 2 SE; stage 3 none", margin=0.004
+    )
+    found = compared(facts(made()[:-2], strategy))
+    assert found is not None and found.arms.baseline == "stage 2 ECA; stage 3 none" and len(found.arms.names) == 9
+    tested = {effect.arm: effect.verdict for effect in found.effects if effect.verdict != "not tested"}
+    assert list(tested) == ["stage 2 SE; stage 3 none"] and found.table.primary == "stage 2 SE; stage 3 none"
+    assert (
+        "2 cells of the plan missing: stage 2 ECA; stage 3 SE (seed 4) and stage 2 ECA; stage 3 ECA" in found.table.lacking
+    )
+    assert any(note.startswith("Margin 0.4") for note in found.table.notes())
