@@ -15,6 +15,10 @@ from typing import Any
 from harness.errors import CodeError, hint, one_line
 
 
+class CannotImport(CodeError):
+    """A module is not there, or does not import: something is missing on this machine."""
+
+
 def add_paths(folders: list[str]) -> None:
     """Let `package.module` be found in these folders too."""
     for folder in folders:
@@ -29,9 +33,11 @@ def source_file(target: str) -> Path:
     try:
         spec = importlib.util.find_spec(module)
     except Exception as error:
-        raise CodeError(f"{target}: {module} cannot be found ({one_line(error)}); is its folder given by --code?") from None
+        raise CannotImport(
+            f"{target}: {module} cannot be found ({one_line(error)}); is its folder given by --code?"
+        ) from None
     if spec is None or spec.origin is None or not spec.has_location:
-        raise CodeError(
+        raise CannotImport(
             f"{target}: there is no module {module}; run where it lies, install it, or name its folder by --code"
         )
     return Path(spec.origin)
@@ -123,7 +129,7 @@ def load(target: str) -> Any:
     try:
         found = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        raise CodeError(f"{target}: importing {module} failed: {one_line(error)}") from None
+        raise CannotImport(f"{target}: importing {module} failed: {one_line(error)}") from None
     if not hasattr(found, name):
         raise CodeError(f"{target}: {module} has no {name}{hint(name, vars(found))}")
     return getattr(found, name)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from harness.code import SourceChanged, add_paths, import_as
+from harness.code import CannotImport, SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
 from harness.depot import Depot, depot
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from harness.training.learner import Learner
     from harness.training.ranks import Ranks
 
-Cause = Literal["", "memory", "disk", "source", "data", "place", "bound"]
+Cause = Literal["", "memory", "disk", "source", "machine", "place", "bound"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Outcome:
     traceback: str = ""
     cause: Cause = ""
     """What the driver treats in its own way: memory that others took, a disk that fails, a module that was edited while
-    the study ran, a machine without the pictures, a process that died, a network over a measured constraint."""
+    the study ran, a machine without the pictures or a module, a process that died, a network over a measured constraint."""
     measured: tuple[dict[str, Any], ...] = ()
     """The measurements of its network, as JSON keeps them."""
 
@@ -173,8 +173,8 @@ def cause_of(error: Exception) -> Cause:
         return "disk"
     if isinstance(error, SourceChanged):
         return "source"
-    if isinstance(error, DataError):
-        return "data"
+    if isinstance(error, DataError | CannotImport):
+        return "machine"
     if isinstance(error, RankLost):
         return "place"
     if isinstance(error, RankFailed):

@@ -603,7 +603,7 @@ class Ledger:
         elif outcome.cause in ("disk", "source"):
             self.leave(number)
             self.stop(f"{outcome.reason}; `harness resume {self.study.name}` goes on")
-        elif outcome.cause in ("data", "place"):
+        elif outcome.cause in ("machine", "place"):
             self.lost(number, outcome.reason)
         elif outcome.cause == "bound":
             self.untrained += 1

@@ -53,13 +53,13 @@ MOMENT = 0.5
 
 
 SET_ASIDE = 600.0
-"""Seconds in which a worker that finds no pictures on its machine takes no trial, before it tries again."""
+"""Seconds in which a worker whose machine lacks the pictures or a module takes no trial, before it tries again."""
 
 
 class Worker(tune.Trainable):
     """A process that runs one assignment after the other; a step is an epoch, or as many as fit into a moment, and ends at a
-    rung: there the trial waits for the driver's word. Where the pictures are missing it keeps its place, if the driver says
-    so, as the next trial would fail there too."""
+    rung: there the trial waits for the driver's word. Where its machine lacks something it keeps its place, if the driver
+    says so, as the next trial would fail there too."""
 
     def setup(self, config: dict[str, Any]) -> None:
         hide_unassigned()
@@ -85,7 +85,7 @@ class Worker(tune.Trainable):
             report = next(self._reports)  # each holds the curve so far
         if report.outcome is not None:
             next(self._reports, None)  # lets the trial end: its memory and processes are free before another needs them
-            self._aside = began if report.outcome.cause == "data" else None
+            self._aside = began if report.outcome.cause == "machine" else None
         done = report.outcome is not None and self._aside is None
         return {"report": report.to_json(), "epoch": len(report.curve), "done": done}
 
@@ -146,7 +146,7 @@ class LedgerSearcher(Unpickled, Searcher):
         if "report" in result and number in self._ledger.running:
             report = Report.from_json(result["report"])
             with self._guarded():
-                if report.outcome is not None and report.outcome.cause == "data" and not self._own_ray:
+                if report.outcome is not None and report.outcome.cause == "machine" and not self._own_ray:
                     return self._set_aside(trial_id, f"{result['hostname']} ({result['node_ip']})", report.outcome.reason)
                 self._ledger.report(number, report)
         return not self._ledger.over(number)

@@ -291,7 +291,7 @@ def test_a_place_where_a_trial_cannot_run_costs_it_no_more_than_a_worker(desk: C
     ledger = made.open()
     first = ledger.next()
     assert first is not None
-    ledger.report(first.number, fail("there is no folder data/train", "data"))
+    ledger.report(first.number, fail("there is no folder data/train", "machine"))
     assert made.records()[0].state == "running" and ledger.next() == first
 
 

@@ -102,6 +102,26 @@ LOSSES = {
 
 
 @pytest.mark.faults_long
+def test_a_machine_lacks_a_package(make_lab: MakeLab, folder: Path) -> None:
+    """What is installed is not shipped: the environments have to agree, and no trial fails for that."""
+    lab = make_lab(searched("Random(trials=6)"), "cluster: a package is installed on the driver's machine alone")
+    code = lab.folder / "fakes.py"
+    code.write_text("import onlyhere\n" + code.read_text())
+    installed = lab.folder / "site-packages"
+    installed.mkdir()
+    (installed / "onlyhere.py").touch()
+    with Cluster(folder, FAKE_LOG=str(lab.epochs_log)) as cluster:
+        cluster.join(1)
+        driver = drive(lab, cluster, PYTHONPATH=str(installed), **PLAIN)
+        assert driver.wait() == 1 and lab.states["FAIL"] == 0, driver.printed
+        assert "No module named 'onlyhere'; `harness resume fake` goes on" in driver.printed, driver.printed
+        installed.rename(lab.folder / "packages")  # from where it is shipped
+        driver = drive(lab, cluster, PYTHONPATH=str(lab.folder / "packages"), **PLAIN)
+        assert driver.wait() == 0, driver.printed
+    lab.assert_whole(6, caused=1)
+
+
+@pytest.mark.faults_long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_machine_is_lost(make_lab: MakeLab, folder: Path, loss: str) -> None:
@@ -133,7 +153,7 @@ def pictures(folder: Path) -> Path:
 @ALONE
 @pytest.mark.parametrize("few", [True, False], ids=["one", "all"])
 def test_machines_have_no_pictures(make_lab: MakeLab, folder: Path, few: bool) -> None:
-    """One that fails at once would be given trial after trial. Where all of them do the run ends, and no trial has failed."""
+    """One that fails at once would be given trial after trial. Where all do the run ends, and no trial has failed."""
     study = real(trials=8).replace("Training(", 'Training(dataset="folder", ')
     lab = make_lab(study, f"cluster: {'a machine has' if few else 'machines have'} no pictures")
     data = pictures(lab.folder / "data")
