@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from harness.cli import main
 from harness.cli.driving import Driving
-from harness.cli.running import finish
+from harness.cli.options import DATABASE
+from harness.cli.running import closing_words, finish
 from harness.errors import HarnessError, StudyError
 from harness.execution.backend import Resources
 from harness.execution.cluster import Room
@@ -91,3 +93,9 @@ def test_confirm_tells_it_too(
     found = read_studies(storage, "tiny~confirm")[0]
     assert not end.value.code and found.counts["complete"] >= 2
     assert (tmp_path / "told").read_text() == f"tiny~confirm done {found.counts['complete']} 0 0 0"
+
+
+def test_what_is_left_goes_on_where_it_ran() -> None:
+    left = replace(FOUND, left=2, failed=0)
+    assert "2 trials left: `harness resume tiny` goes on" in closing_words(left, DATABASE)
+    assert "2 trials left: `harness resume tiny --address auto` goes on" in closing_words(left, DATABASE, "auto")

@@ -166,7 +166,7 @@ def _ran(options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> 
     elif as_json:
         print(json.dumps(asdict(found)))
     else:
-        for line in closing_words(found, options.storage):
+        for line in closing_words(found, options.storage, options.resources.address):
             console.print(line, markup=False, soft_wrap=True)
     return found, caught[0] if caught else 0
 
@@ -218,7 +218,7 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def closing_words(found: "Summary", storage: str) -> list[str]:
+def closing_words(found: "Summary", storage: str, address: str | None = None) -> list[str]:
     """What a run ends with: what was done, and what can be done next."""
     from harness.report.words import counted, duration, percent
 
@@ -247,7 +247,8 @@ def closing_words(found: "Summary", storage: str) -> list[str]:
     if found.saved and found.trained:
         lines.append(f"{counted(found.stopped, 'trial')} stopped early, {counted(found.saved, 'epoch')} saved")
     if found.left:
-        lines.append(f"{counted(found.left, 'trial')} left: `harness resume {found.name}{where}` goes on")
+        there = "" if address is None else f" --address {address}"
+        lines.append(f"{counted(found.left, 'trial')} left: `harness resume {found.name}{where}{there}` goes on")
     elif found.shard:
         from harness.storage.tables import database_file
 
@@ -272,6 +273,7 @@ def stop(
 
     holder = ask_to_stop(storage, read_studies(storage, name)[0].study_id)
     if holder is None:
-        console.print(f"{name}: nobody runs it", markup=False)
+        console.print(f"{name}: nobody runs it", markup=False, soft_wrap=True)
     else:
-        console.print(f"{name}: asked {holder.process.words} to end; `harness resume {name}` goes on later", markup=False)
+        words = f"{name}: asked {holder.process.words} to end; `harness resume {name}` goes on later"
+        console.print(words, markup=False, soft_wrap=True)
