@@ -7,7 +7,10 @@ from typing import Any
 
 from harness.analysis.front import measured
 from harness.analysis.sequential import Course, Rule, follow
+from harness.config import Config
+from harness.cost import Shape, network_cost
 from harness.design import Arm, Design, Sequential, arms, chosen_words, planned
+from harness.errors import ConfigError
 from harness.record import Record
 from harness.space import Params, Space
 from harness.study import EXACT, Exhaustive, Study
@@ -52,8 +55,16 @@ class Arms:
         return {name: seeds for name, seeds in lacking.items() if seeds}
 
 
-def arms_of(study: Study, space: Space, records: Sequence[Record]) -> Arms | None:
-    """The arms of a design, or of an exhaustive study with several seeds; None for a search, which plans none."""
+def shape_of(attributes: Mapping[str, Any]) -> Shape | None:
+    """Pictures and classes of a stored study's data, where they were recorded."""
+    data = attributes.get("data") or {}
+    sides, classes = list(data.get("shape") or ()), data.get("classes")
+    return Shape(int(sides[0]), int(sides[1]), int(sides[2]), int(classes)) if len(sides) == 3 and classes else None
+
+
+def arms_of(study: Study, space: Space, records: Sequence[Record], shape: Shape | None = None) -> Arms | None:
+    """The arms of a design, or of an exhaustive study with several seeds; None for a search, which plans none. What breaks
+    a constraint on exact costs, for pictures of `shape`, is never trained and is no arm."""
     every = study.strategy if isinstance(study.strategy, Exhaustive) and len(study.seeds) > 1 else None
     if isinstance(study.strategy, Design):
         told = arms(study.strategy, space)
@@ -63,6 +74,8 @@ def arms_of(study: Study, space: Space, records: Sequence[Record]) -> Arms | Non
         told = list(_seen(space, records))
     else:
         return None
+    if shape is not None and any(bound.metric in EXACT for bound in study.constraints):
+        told = [arm for place, arm in enumerate(told) if not place or _is_allowed(study, space.config(arm.params), shape)]
     found: dict[str, dict[int, Record]] = {arm.name: {} for arm in told}
     by_params = {_frozen(arm.params): arm.name for arm in told}
     for record in sorted(records, key=lambda record: record.number):
@@ -75,6 +88,15 @@ def arms_of(study: Study, space: Space, records: Sequence[Record]) -> Arms | Non
         return _in_sequence(contest(study, space), compared_by(study), found, records)
     names = tuple(arm.name for arm in told)
     return Arms(names, {arm.name: arm.params for arm in told}, found, dict.fromkeys(names, study.seeds))
+
+
+def _is_allowed(study: Study, config: Config, shape: Shape) -> bool:
+    """Whether a config keeps the constraints on exact costs; what has no closed form is taken to."""
+    try:
+        cost = network_cost(config.network, shape)._asdict()
+    except ConfigError:
+        return True
+    return all(bound.holds(cost) for bound in study.constraints if bound.metric in EXACT)
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> None:
-    from harness.analysis.arms import arms_of
+    from harness.analysis.arms import arms_of, shape_of
     from harness.confirm import confirming
     from harness.design import Listed
     from harness.report.comparison import lacking_words
@@ -150,7 +150,7 @@ def _show_study(stored: "Stored", storage: str, failed: bool, as_json: bool) -> 
     failures, stops = ([record for record in records if record.state == state] for state in ("failed", "stopped"))
     saved = recalled(study, records).saved
     shard = Shard.from_json(stored.attributes.get("shard"))
-    arms = arms_of(study, study.open_space(check=False), records)
+    arms = arms_of(study, study.open_space(check=False), records, shape_of(stored.attributes))
     lacking = lacking_words(arms) if arms is not None else ""
     course = None if arms is None else arms.course
     if as_json:

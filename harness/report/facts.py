@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from harness.analysis.arms import Arms, arms_of
+from harness.analysis.arms import Arms, arms_of, shape_of
 from harness.analysis.front import front, measured
 from harness.config import Backbone, Scalar
 from harness.cost import Cost, Shape
-from harness.design import Design, arms
+from harness.design import Design, Exhaustive, arms
 from harness.record import Record, State
 from harness.report.words import Difference, Unit, differences, is_share, unit
 from harness.space import Space, Span
@@ -138,13 +138,14 @@ class Facts:
     @cached_property
     def arms(self) -> Arms | None:
         """The arms of a design, or of an exhaustive study with several seeds; None for a search."""
-        return arms_of(self.study, self.space, [trial.record for trial in self.trials])
+        return arms_of(self.study, self.space, [trial.record for trial in self.trials], self.shape)
 
     @cached_property
     def ranked(self) -> bool:
         """Whether the arms are the many configs of a space, of which the first is a baseline by chance: they are ranked,
         rather than each told against it."""
-        return self.arms is not None and not isinstance(self.study.strategy, Design) and len(self.arms.names) > MANY
+        by_chance = isinstance(self.study.strategy, Exhaustive) and not self.study.strategy.declared
+        return self.arms is not None and by_chance and len(self.arms.names) > MANY
 
     @cached_property
     def reference(self) -> dict[str, Scalar]:
@@ -163,9 +164,7 @@ class Facts:
     @cached_property
     def shape(self) -> Shape | None:
         """Pictures and classes of the study's data, where they were recorded."""
-        data = self.attributes.get("data") or {}
-        sides, classes = list(data.get("shape") or ()), data.get("classes")
-        return Shape(int(sides[0]), int(sides[1]), int(sides[2]), int(classes)) if len(sides) == 3 and classes else None
+        return shape_of(self.attributes)
 
     @cached_property
     def grids(self) -> dict[str, list[int]]:
@@ -198,7 +197,8 @@ class Facts:
         if isinstance(strategy, Search):
             return strategy.trials
         if isinstance(strategy, Design):
-            return len(arms(strategy, self.space)) * len(self.study.seeds)
+            named = arms(strategy, self.space) if self.arms is None else self.arms.names
+            return len(named) * len(self.study.seeds)
         total = self.space.size * len(self.study.seeds)
         return int(total) if math.isfinite(total) else None
 

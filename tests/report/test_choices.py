@@ -22,7 +22,7 @@ from harness.report.facts import Facts, gather
 from harness.report.page import render
 from harness.report.sentences import told
 from harness.space import choose, vary
-from harness.study import Exhaustive, Strategy, Study, maximize
+from harness.study import Exhaustive, Strategy, Study, at_most, maximize
 from tests.report.sample import ATTRIBUTES
 from tests.report.sample import STUDY as SEARCH
 from tests.report.sample import records as search_records
@@ -194,3 +194,16 @@ def test_every_config_may_be_compared_with_a_named_one_and_one_of_them_be_declar
         "2 cells of the plan missing: stage 2 ECA; stage 3 SE (seed 4) and stage 2 ECA; stage 3 ECA" in found.table.lacking
     )
     assert any(note.startswith("Margin 0.4") for note in found.table.notes())
+
+
+def test_an_arm_that_breaks_a_constraint_is_neither_missing_nor_counted():
+    """SE in a stage of ResNet-20 has 256 (stage 2) or 1,024 weights a block and their biases: both together break it."""
+    most = min(record.costs["params"] for record in made() if list(record.params.values()) == ["se", "se"]) - 1
+    study = Study(
+        **{name: getattr(STUDY, name) for name in Study.model_fields} | {"constraints": (at_most("params", most),)}
+    )
+    kept = [record for record in made() if record.costs["params"] <= most]
+    found = compared(gather(study, ATTRIBUTES | {"data": {"shape": [3, 32, 32], "classes": 10}}, kept))
+    assert found is not None and "stage 2 SE; stage 3 SE" not in found.arms.names
+    assert found.table.lacking == "" and len(found.effects) == 7
+    assert any(note.endswith("Holm over 7 comparisons.") for note in found.table.notes())
