@@ -278,10 +278,10 @@ class Room:
         self._since = None
 
     def words(self) -> str:
-        """waiting for a free worker with 1 CPU and 1 GPU to start: the cluster has 4 CPUs and 0 GPUs on 2 machines"""
+        """waiting for a machine with 2 CPUs free: the cluster has 4 CPUs and 0 GPUs on 4 machines, too few on each"""
         share = counted(self._cpus, "CPU") + (f" and {gpus:g} GPU{'s' if gpus > 1 else ''}" if (gpus := self.gpus) else "")
         nodes = [node for node in self.nodes if node.get("CPU") or node.get("GPU")]
         cpus, there = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         has = f"{counted(cpus, 'CPU')} and {counted(there, 'GPU')} on {counted(len(nodes), 'machine')}"
-        has = has if nodes else "no machine for trials yet"
-        return f"waiting for a free worker with {share} to start: the cluster has {has}"
+        has += "" if self.trials else ", too few on each"
+        return f"waiting for a machine with {share} free: the cluster has {has if nodes else 'no machine for trials yet'}"
