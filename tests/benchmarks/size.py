@@ -9,6 +9,7 @@ process of its own, with its peak memory. The clock of `harness resume` runs unt
 """
 
 import argparse
+import compileall
 import json
 import math
 import os
@@ -324,6 +325,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where studies are made, and found again the next time")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "size.json")
     given = parser.parse_args()
+    compileall.compile_dir(HERE.parents[1] / "harness", quiet=1)  # as an installation does
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="hb-") as made:
         for trials in given.trials:
