@@ -1,5 +1,6 @@
 """A table for a paper, a README or a terminal: cells that know their numbers, and their ink in LaTeX and Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -113,6 +114,8 @@ def latex(sheet: Sheet) -> str:
 
 def _tex_cell(cell: Cell) -> str:
     text = tex(cell.text)
+    if cell.values:
+        text = re.sub(r"(?<!\w)-(?=\d)", "$-$", text)  # a minus, not a hyphen
     return (rf"\textbf{{{text}}}" if cell.best else text) + MARKS.get(cell.mark, "")
 
 

@@ -33,6 +33,8 @@ def test_latex_is_a_booktabs_table_with_its_marks_explained() -> None:
     assert text.startswith("% study x\n\\begin{tabular}{lrrrr}\n\\toprule\n")
     assert r"se \& co\_2 | $<$b$>$ & 5 & \textbf{91.86 $\pm$ 0.67} & +0.64$^{*}$ & [+0.35, +0.93] \\" in text
     assert r"$*$ differs from the baseline" in text and text.count(r"\\") == 3
+    turned = written(ablation(VALUES, "se & co_2 | <b>", "accuracy"), "latex")
+    assert r"plain & 6 & 91.00 $\pm$ 0.81 & $-$0.64$^{*}$ & [$-$0.93, $-$0.35] \\" in turned  # a minus, not a hyphen
 
 
 def test_csv_holds_the_numbers_themselves() -> None:
