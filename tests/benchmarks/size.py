@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def fill(folder: Path, trials: int) -> str:
     from harness.trial import Outcome, Report
 
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("harness.db*"):  # of a run that was cut short
+        left.unlink()
     (folder / "sized_loop.py").write_text(LOOP)
     for strategy in ("Random", *SEARCHES):
         (folder / study_file(strategy)).write_text(STUDY.format(strategy=strategy, trials=trials + 50))
@@ -273,16 +276,27 @@ def of_size(trials: int, folder: Path) -> dict[str, Any]:
         (folder / "filled").write_text(f"{time.perf_counter() - clock:.1f}")
     print(f"{trials:,} trials in {(folder / 'harness.db').stat().st_size / 1e6:,.0f} MB", flush=True)
     theirs = list(OPTUNA)[: None if trials <= WRITTEN else 1]  # which take minutes
-    found = told(f"{trials:,}, SQLite", reading(url, folder, theirs) | copies(url, folder, None))
+    name = f"{trials:,}, SQLite"
+    found = told(name, copies(url, folder, None))
     if trials == WRITTEN:
         found |= told(f"{FEW:,}, SQLite", optuna_copy(fill(folder / "few", FEW), folder, FEW))
-    work = folder / "work"  # what goes on writes
+    with twin(folder) as (url, work):
+        found |= told(name, going_on(url, work, trials))
+    with twin(folder) as (url, work):
+        return found | told(name, reading(url, work, theirs))
+
+
+@contextmanager
+def twin(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The study once more, for what writes: to go on, and Optuna's `ask`."""
+    work = folder / "work"
     work.mkdir(exist_ok=True)
-    for path in [folder / "harness.db", *folder.glob("*.py")]:
-        shutil.copy(path, work)
-    found |= told(f"{trials:,}, SQLite", going_on(f"sqlite:///{work}/harness.db", work, trials))
-    shutil.rmtree(work)
-    return found
+    try:
+        for path in [folder / "harness.db", *folder.glob("*.py")]:
+            shutil.copy(path, work)
+        yield f"sqlite:///{work}/harness.db", work
+    finally:
+        shutil.rmtree(work)
 
 
 def on_server(trials: int, folder: Path) -> dict[str, Any]:
