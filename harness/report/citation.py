@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.design import Design, Exhaustive, FractionalFactorial, Sequential
+from harness.report.choices import factor_sheet
 from harness.report.comparison import compared
 from harness.report.confirmed import how_words, looks_words, order_words
 from harness.report.facts import Facts
@@ -82,6 +83,7 @@ def _keys(facts: Facts) -> Iterator[str]:
         yield from ["holm1979"] * (len(found.effects) > 1 and not _primary(facts))
         yield from ["pocock1977", "jennison1989", "tamhane2021"] * (found.table.course is not None)
         yield from ["schuirmann1987"] * any(effect.margin for effect in found.effects)
+        yield from ["holm1979", "seabold2010statsmodels"] * (factor_sheet(facts) is not None)
     yield from ("akiba2019optuna", "liaw2018tune", "paszke2019pytorch")
     targets = [str(init) for init in facts.settings("init")] + [str(name) for name in _targets(facts)]
     if set(kinds) & set(FROM_TIMM) or any(target.startswith("timm:") for target in targets):
@@ -197,7 +199,8 @@ def _recipe(facts: Facts) -> str:
     }
     words += [f"{told} {_some(facts, name)}" for name, told in more.items() if any(facts.settings(name))]
     precision = f", in {_some(facts, 'precision')}" if facts.settings("precision") else ""
-    return f"Networks were trained for {_some(facts, 'epochs')} epochs with {optimizers}, {listed(words)}{precision}."
+    epochs = "epoch" if facts.settings("epochs") == [1] else "epochs"
+    return f"Networks were trained for {_some(facts, 'epochs')} {epochs} with {optimizers}, {listed(words)}{precision}."
 
 
 def _percent(facts: Facts, name: str) -> str:
@@ -210,7 +213,7 @@ def _trials(facts: Facts) -> str:
     paired = (
         f" {_given(facts)}Every arm was trained with the same seeds ({listed(seeds)}), hence the same split, order of"
         " pictures, augmentation and initial weights of shared modules."
-        if isinstance(facts.study.strategy, Design) and len(seeds) > 1
+        if isinstance(facts.study.strategy, Design | Exhaustive) and len(seeds) > 1
         else ""
     )
     stopped = f" {told['Stopped']}" if "Stopped" in told else ""
@@ -266,6 +269,12 @@ def _test(facts: Facts) -> str:
         words += (
             f" No difference larger than {found.table.number(margin)}{found.table.unit} was claimed where two one-sided"
             " tests said so at the same level."
+        )
+    if factor_sheet(facts) is not None:
+        pairs = "" if isinstance(facts.study.strategy, FractionalFactorial) else " and two-way interactions"
+        words += (
+            f" Main effects{pairs} were tested by an analysis of variance with seeds as blocks (type II), with Holm's"
+            " correction over all of them."
         )
     if found.planned and not found.later:
         words += f" The plan was stored before training (hash {found.planned})."

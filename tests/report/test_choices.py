@@ -17,6 +17,7 @@ from harness.design import Factorial, FractionalFactorial, arms
 from harness.record import Record
 from harness.report.certain import certain_front, certain_words
 from harness.report.choices import factor_sheet, factor_words, factors_csv, importance_of, importance_words, maps
+from harness.report.citation import keys, methods
 from harness.report.comparison import compared
 from harness.report.facts import Facts, gather
 from harness.report.page import render
@@ -207,3 +208,11 @@ def test_an_arm_that_breaks_a_constraint_is_neither_missing_nor_counted():
     assert found is not None and "stage 2 SE; stage 3 SE" not in found.arms.names
     assert found.table.lacking == "" and len(found.effects) == 7
     assert any(note.endswith("Holm over 7 comparisons.") for note in found.table.notes())
+
+
+def test_the_analysis_of_a_factorial_is_cited_and_told_in_the_methods():
+    told = "Main effects and two-way interactions were tested by an analysis of variance with seeds as blocks (type II)"
+    assert told in methods(facts()) and "seabold2010statsmodels" in keys(facts())
+    half, _ = fraction_with_a_control()
+    assert " Main effects were tested by an analysis of variance" in methods(half)
+    assert "analysis of variance" not in methods(gather(SEARCH, ATTRIBUTES, search_records(30)))

@@ -26,6 +26,7 @@ def test_every_part_of_a_paper_has_its_entry() -> None:
     told = {*KINDS.values(), *SETTINGS.values(), *AMOUNTS.values(), *METHODS.values()}
     rest = {"akiba2019optuna", "liaw2018tune", "paszke2019pytorch", "wightman2019timm", "holm1979", "schuirmann1987"}
     rest |= {"pocock1977", "jennison1989", "tamhane2021"}  # of seeds in sequence
+    rest |= {"seabold2010statsmodels"}  # of main effects and interactions
     assert references().keys() == told | rest
 
 
