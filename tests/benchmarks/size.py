@@ -12,6 +12,7 @@ import argparse
 import compileall
 import json
 import math
+import multiprocessing
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,12 @@ def fill(folder: Path, trials: int) -> str:
             ledger.report(assignment.number, Report(curve[:3] if failed else curve, outcome))
     multiplied(url, trials // WRITTEN)
     return url
+
+
+def filled(folder: Path, trials: int) -> str:
+    """`fill` in a process of its own: the peak memory of this one would count as that of each that it begins."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        return apart.submit(fill, folder, trials).result()
 
 
 def study_file(strategy: str) -> str:
@@ -272,14 +280,14 @@ def of_size(trials: int, folder: Path) -> dict[str, Any]:
     """A study in SQLite of so many trials, made unless the folder holds one."""
     url, clock = f"sqlite:///{folder}/harness.db", time.perf_counter()
     if not (folder / "filled").exists():
-        fill(folder, trials)
+        filled(folder, trials)
         (folder / "filled").write_text(f"{time.perf_counter() - clock:.1f}")
     print(f"{trials:,} trials in {(folder / 'harness.db').stat().st_size / 1e6:,.0f} MB", flush=True)
     theirs = list(OPTUNA)[: None if trials <= WRITTEN else 1]  # which take minutes
     name = f"{trials:,}, SQLite"
     found = told(name, copies(url, folder, None))
     if trials == WRITTEN:
-        found |= told(f"{FEW:,}, SQLite", optuna_copy(fill(folder / "few", FEW), folder, FEW))
+        found |= told(f"{FEW:,}, SQLite", optuna_copy(filled(folder / "few", FEW), folder, FEW))
     with twin(folder) as (url, work):
         found |= told(name, going_on(url, work, trials))
     with twin(folder) as (url, work):
