@@ -96,6 +96,7 @@ def test_addresses_where_no_cluster_is(make_lab: MakeLab) -> None:
 
 LOSSES = {
     "a machine's power goes": lambda node: node.kill(),
+    "a machine's part of Ray dies": lambda node: node.kill_raylet(),
     "a machine stands still": lambda node: node.freeze(),
     "a machine's cable is pulled": lambda node: node.pull() if isolates() else node.freeze(),
 }
@@ -129,10 +130,11 @@ def test_a_machine_is_lost(make_lab: MakeLab, folder: Path, loss: str) -> None:
     with Cluster(folder, FAKE_LOG=str(lab.epochs_log), FAKE_PAUSE="0.5") as cluster:
         first, _ = cluster.join(1), cluster.join(1)
         driver = drive(lab, cluster)
-        lab.wait_for(driver, lambda: lab.states["RUNNING"] == 2 and lab.states["COMPLETE"] >= 4)
+        lab.wait_for(driver, lambda: lab.states["RUNNING"] == 2 and lab.states["COMPLETE"] >= 8)
         LOSSES[loss](first)
         assert driver.wait() == 0, driver.printed
         assert driver.printed.count("it goes on with another worker") == 1, driver.printed
+        assert "(raylet)" not in driver.printed, "what Ray has to say of that"
     lab.assert_whole(30, caused=1)
 
 
