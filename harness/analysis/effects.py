@@ -216,8 +216,8 @@ def _tests(values: Values, baseline: str, arms: Sequence[str]) -> dict[str, Test
     return found
 
 
-NOISE = 1e-12
-"""Of a value, as a share: what is smaller is the computer's rounding."""
+NOISE = 1e-6
+"""Of a value, as a share: what is smaller is the computer's rounding, of single precision too."""
 
 
 def paired_test(differences: Sequence[float], measured: Sequence[float]) -> Test:
@@ -232,7 +232,7 @@ def paired_test(differences: Sequence[float], measured: Sequence[float]) -> Test
     if count < 2:
         return Test(differences[0] if count else math.nan, math.nan, count - 1)
     deviation = float(np.std(differences, ddof=1))
-    if equal := bool(deviation <= NOISE * np.abs(differences).max()):
+    if equal := bool(deviation <= NOISE * np.abs(measured).max()):
         steps = np.diff(np.unique(measured))
         steps = steps[steps > NOISE * np.abs(measured).max()]
         deviation = float(steps.min()) / math.sqrt(6) if len(steps) else math.inf

@@ -172,6 +172,14 @@ def test_arms_that_differ_by_constants_alone_are_tested_by_the_rounding_of_their
     )
 
 
+def test_values_of_single_precision_are_equal_where_their_digits_end() -> None:
+    """A loop's own accuracy, a mean of float32: 0.01 each, to the eighth digit."""
+    base = [0.78, 0.79, 0.80]
+    single = {"base": [float(np.float32(one)) for one in base], "arm": [float(np.float32(one + 0.01)) for one in base]}
+    (found,) = effects(table(single), "base")
+    assert found.test.equal and found.verdict == "undecided"
+
+
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_seeds_that_agree_by_chance_prove_nothing(seeds: int) -> None:
     """Accuracies are counts of a hundred pictures: a few differences are often all equal where nothing differs."""
