@@ -33,7 +33,7 @@ class CodeError(HarnessError):
 
 
 class DiskError(HarnessError):
-    """What a trial leaves on disk cannot be written."""
+    """What a trial leaves cannot be written, or not be read."""
 
 
 class Diverged(HarnessError):

@@ -1,6 +1,8 @@
 """An S3 server of our own: moto's, in a process that can go away and come back with all it holds."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -9,15 +11,14 @@ import threading
 import urllib.request
 import uuid
 
-REFUSING, FAILING, BACK = "refuse", "fail", "back"
+REFUSING, FAILING, HANGING, BACK = "refuse", "fail", "hang", "back"
 
 
 class Server:
     """Listens on this machine alone. Whoever has its environment finds it."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        self._port, self._state = free_port(), BACK
         self.environment = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
             "AWS_ACCESS_KEY_ID": "somebody",
@@ -49,18 +50,19 @@ class Server:
         urllib.request.urlopen(request, timeout=20).close()
 
     def away(self, how: str = REFUSING) -> None:
-        """Refuses connections, or fails every request (503)."""
-        self._tell(how)
+        """Refuses connections, fails every request (503), or answers nothing."""
+        self._state = how
+        if how == HANGING:
+            self._process.send_signal(signal.SIGSTOP)
+        else:
+            self._tell(how)
 
     def back(self) -> None:
-        self._tell(BACK)
-
-    def hang(self) -> None:
-        """Answers nothing, until it goes on."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
+        """As before, wherever it was."""
         self._process.send_signal(signal.SIGCONT)
+        if self._state in (REFUSING, FAILING):
+            self._tell(BACK)
+        self._state = BACK
 
     def close(self) -> None:
         self._process.kill()
@@ -75,6 +77,14 @@ class Server:
 
     def _told(self) -> None:
         assert self._process.stdout is not None and self._process.stdout.readline() == "done\n"
+
+
+def free_port() -> int:
+    """None of those that the system gives to whoever connects, which might take it while nobody listens."""
+    for port in random.SystemRandom().sample(range(12_000, 30_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no port is free")
 
 
 def serve(port: int) -> None:

@@ -156,14 +156,14 @@ def test_a_store_that_stays_away_is_one_line(store: s3.Server) -> None:
             hasty.names()
     finally:
         store.back()
-    store.hang()
+    store.away(s3.HANGING)
     try:
         began = time.monotonic()
         with pytest.raises(DiskError, match=r"does not answer \(FSTimeoutError"):
             hasty.names()
         assert time.monotonic() - began < 5
     finally:
-        store.go_on()
+        store.back()
     assert folder.names() == []
 
 

@@ -79,13 +79,13 @@ def test_killed_on_ray_and_resumed(make_lab: MakeLab, stored: Stored) -> None:
 
 
 @pytest.mark.faults_long
-@pytest.mark.parametrize("how", [s3.REFUSING, s3.FAILING])
+@pytest.mark.parametrize("how", [s3.REFUSING, s3.FAILING, s3.HANGING])
 def test_a_store_away_for_seconds_is_waited_for(make_lab: MakeLab, stored: Stored, how: str) -> None:
     lab = make_lab(STUDY, "a store away for seconds (Ray)")
     driver = stored.run_on_ray(lab)
     lab.wait_for(driver, stored.has_checkpoint)
     stored.server.away(how)
-    threading.Timer(12, stored.server.back).start()
+    threading.Timer(20, stored.server.back).start()
     assert driver.wait() == 0, driver.printed
     assert "stopped:" not in driver.printed
     stored.assert_whole(lab, STUDY, 3, caused=1)
