@@ -54,15 +54,14 @@ def stored(store: s3.Server) -> Iterator[Stored]:
     store.back()
 
 
-def test_killed_at_some_steps_and_taken_home(make_lab: MakeLab, stored: Stored) -> None:
+@pytest.mark.parametrize("plan", ["save:after:2", pytest.param("settle:before:1", marks=pytest.mark.faults_long)])
+def test_killed_at_some_steps_and_taken_home(make_lab: MakeLab, stored: Stored, plan: str) -> None:
     lab = make_lab(SHORT, "kill -9 at some steps, weights in a store (local)")
-    plans = ("save:after:2", "settle:before:1")
-    for plan in plans:
-        driver = stored.run(lab, SABOTAGE=plan)
-        assert driver.wait() == -signal.SIGKILL, driver.printed
+    driver = stored.run(lab, SABOTAGE=plan)
+    assert driver.wait() == -signal.SIGKILL, driver.printed
     last = stored.run(lab)
     assert last.wait() == 0, last.printed
-    stored.assert_whole(lab, SHORT, 2, caused=len(plans))
+    stored.assert_whole(lab, SHORT, 2, caused=1)
     assert read_studies(lab.storage, "real")[0].attributes["places"]["runs"] == str(stored.place)
     assert "weights.safetensors" in take("real", 0, lab.storage, lab.folder / "taken").files
 
