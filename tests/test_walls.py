@@ -283,3 +283,9 @@ def test_a_circle_is_found_through_a_late_import():
     assert set(found) == {"p.one", "p.two", "p.three"}
     assert all(any(item.target == other for item in FAKE[one]) for one, other in pairwise(found))
     assert circle({name: items for name, items in FAKE.items() if name != "p.two"}) == []
+
+
+def test_modules_of_tests_have_names_of_their_own():
+    """pytest knows them by these alone, and collects none where two are equal."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

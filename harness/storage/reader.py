@@ -132,6 +132,8 @@ def read_points(url: str, study_id: int, objectives: int) -> "NDArray[np.float64
 
     one, values = tables.trials, [tables.trial_values.alias() for _ in range(objectives)]
     query = select(one.c.number, *(own.c.value for own in values)).order_by(one.c.number)
+    keyed = tables.trial_attributes.alias()  # as what another tool has left in the study is not
+    query = query.join(keyed, (keyed.c.trial_id == one.c.trial_id) & (keyed.c.key == "key"))
     query = query.where(one.c.study_id == study_id, one.c.state == "COMPLETE")
     for index, own in enumerate(values):
         query = query.join(own, (own.c.trial_id == one.c.trial_id) & (own.c.objective == index))
@@ -141,7 +143,8 @@ def read_points(url: str, study_id: int, objectives: int) -> "NDArray[np.float64
 
 
 def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool] | None = None) -> list[Record]:
-    """Every trial of a study, or those of it that are wanted, by number, on an open connection."""
+    """Every trial of a study, or those of it that are wanted, by number, on an open connection; rows that another tool has
+    left in it have no key, and are none."""
     own = tables.trials.c.study_id == study_id
     wanted = own if wanted is None else own & wanted
     values, texts = attributes_of(connection, wanted)
@@ -163,7 +166,7 @@ def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool
             **values[trial],
         )
         for trial, number, state, started, ended in listed
-        if state in STATES
+        if state in STATES and "key" in values[trial]
     ]
 
 

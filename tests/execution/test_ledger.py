@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,11 @@ from harness.execution.ledger import HOPELESS, Rules
 from harness.record import Epoch
 from harness.space import choose, span, vary
 from harness.storage.lease import Lease, LeaseError
+from harness.storage.reader import read_points
 from harness.study import Evolution, Exhaustive, Random, Study, Tpe, at_most, minimize
 from harness.trial import Outcome, Report
 from tests import s3
+from tests.conftest import theirs
 from tests.execution.conftest import in_any_place
 from tests.execution.desk import Desk, attention, curve, finish_all, outcome, price
 
@@ -116,6 +119,17 @@ def test_a_limit_holds_for_a_run_and_not_for_the_study(desk: Callable[..., Desk]
     assert_whole(made, 2)
     finish_all(made.open())
     assert_whole(made, 6)
+
+
+def test_what_another_tool_leaves_in_a_study_is_no_trial_of_ours(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    finish_all(made.open(rules=Rules(trials=2)))
+    others = optuna.load_study(study_name=made.study.name, storage=theirs(made.storage))
+    others.ask()
+    others.tell(others.ask(), [0.5, 1.0, 1.0])
+    finish_all(made.open())
+    assert [(record.number, record.state) for record in made.records()] == [(n, "complete") for n in (0, 1, 4, 5, 6, 7)]
+    assert read_points(made.storage, 1, 3)[:, 0].tolist() == [0, 1, 4, 5, 6, 7]
 
 
 def test_a_failed_trial_is_a_row_with_its_reason(desk: Callable[..., Desk]) -> None:
