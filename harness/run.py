@@ -131,11 +131,12 @@ def run_study(
 
         # what is auto is resolved once, when the study is created
         asked, study, backend = found.asked, found.study, None
+        opening = stack.enter_context(contextlib.ExitStack())
         if found.stored is None:
             gpu, later = options.resources.gpus_per_trial != 0, may_begin_later(study, found, options)
             hardware = hardware_here(gpu=gpu) if later else None
             if hardware is None:
-                backend = stack.enter_context(opened(options, found, watcher, over))
+                backend = opening.enter_context(opened(options, found, watcher, over))
                 hardware = backend.hardware()
             assert_possible(study, hardware)
             study = resolved(study, hardware, long_enough(found, hardware), found.info)
@@ -178,8 +179,10 @@ def run_study(
         wanted = not ledger.done and not ledger.stopping and ledger.anything_to_train()
         if wanted and options.resources.gpus_per_trial == "auto":
             options = replace(options, resources=measured(options, found, ledger))
+            opening.close()  # what was opened to be asked has other shares
+            backend = None
         if wanted and not (ledger.stopping or ledger.late):
-            backend = backend or stack.enter_context(opened(options, found, watcher, over))
+            backend = backend or opening.enter_context(opened(options, found, watcher, over))
             with contextlib.ExitStack() as shown_elsewhere:  # which ends before what is said of the run
                 if options.trackers:
                     ledger.watcher = shown_elsewhere.enter_context(Tracking(ledger.watcher, ledger, options.trackers))

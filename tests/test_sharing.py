@@ -3,8 +3,9 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -266,6 +267,27 @@ def test_a_run_measures_once_and_looks_anew_at_what_is_free(
     assert "30.0 GB are free on GPU 1, the least: 2 at once on each" in line
     driver.name = "another"
     assert len(decided()) == 2 and len(measured) == 2, "another kind of GPU is another measurement"
+
+
+def test_a_backend_that_was_opened_to_be_asked_is_opened_again_with_what_was_measured(
+    make_study: MakeStudy, storage: str, measured: list[str], drive_gpus: DriveGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive_gpus(80 * GB)
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def opened(options: Options, *_: Any) -> Iterator[Any]:
+        share = options.resources.gpus_per_trial
+        seen.append(f"opened {share if isinstance(share, str) else f'1 in {1 / (share or 1):.0f}'}")
+        backend = SimpleNamespace(hardware=lambda: Hardware("cuda", "bf16", True, False), run=lambda _: seen.append("run"))
+        yield backend
+        seen.append("closed")
+
+    monkeypatch.setattr("harness.run.opened", opened)
+    monkeypatch.setattr("harness.run.hardware_here", lambda gpu: None)
+    run_study(make_study(), Options(storage=storage, resources=Resources(gpus_per_trial="auto")))
+    (kept,) = [stored.attributes["sharing"]["count"] for stored in read_studies(storage)]
+    assert kept > 1 and seen == ["opened auto", "closed", f"opened 1 in {kept}", "run", "closed"]
 
 
 def test_what_was_decided_is_what_trials_get(make_study: MakeStudy, tmp_path: Path, drive_gpus: DriveGpus) -> None:
