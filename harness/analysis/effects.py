@@ -233,10 +233,18 @@ def paired_test(differences: Sequence[float], measured: Sequence[float]) -> Test
         return Test(differences[0] if count else math.nan, math.nan, count - 1)
     deviation = float(np.std(differences, ddof=1))
     if equal := bool(deviation <= NOISE * np.abs(measured).max()):
-        steps = np.diff(np.unique(measured))
-        steps = steps[steps > NOISE * np.abs(measured).max()]
-        deviation = float(steps.min()) / math.sqrt(6) if len(steps) else math.inf
+        step = smallest_step(measured)
+        deviation = math.inf if step is None else step / math.sqrt(6)
     return Test(math.fsum(differences) / count, deviation / math.sqrt(count), count - 1, equal)
+
+
+def smallest_step(measured: Sequence[float]) -> float | None:
+    """The smallest difference of two measured values that is more than rounding; None where there is none."""
+    import numpy as np
+
+    steps = np.diff(np.unique(measured))
+    steps = steps[steps > NOISE * np.abs(measured).max()]
+    return float(steps.min()) if len(steps) else None
 
 
 SHARED_VARIANCE = 0.05

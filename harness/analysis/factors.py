@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness.analysis.effects import EffectError, holm
+from harness.analysis.effects import NOISE, EffectError, holm, smallest_step
 from harness.config import Scalar
 
 
@@ -28,7 +28,11 @@ class Factor:
 def factors(cells: Sequence[tuple[Mapping[str, Scalar], Mapping[int, float]]], *, interactions: bool = True) -> list[Factor]:
     """The factors of arms given as (levels by name, value by seed), main effects first.
 
-    Raises EffectError where no factor has two levels, or the arms leave nothing to tell noise from effects."""
+    Where the factors leave nothing but the computer's rounding, as the differences of a few counts or rounded values are
+    equal by chance, the residual variance is that of a value rounded to the smallest step between measured values:
+    step^2 / 12, as in `effects.paired_test`. Raises EffectError where no factor has two levels, all values are equal, or
+    the arms leave nothing to tell noise from effects."""
+    import numpy as np
     import pandas as pd
     import statsmodels.formula.api as smf
     from statsmodels.stats.anova import anova_lm
@@ -49,10 +53,16 @@ def factors(cells: Sequence[tuple[Mapping[str, Scalar], Mapping[int, float]]], *
     blocks = ["C(block)"] if frame["block"].nunique() > 1 else []
     terms = {word: ":".join(f"C(x{place})" for place in word) for word in words}
     fit = smf.ols(f"value ~ {' + '.join([*terms.values(), *blocks])}", frame).fit()
-    if fit.df_resid < 1 or fit.ssr <= 0:
+    if fit.df_resid < 1:
         raise EffectError("as many effects as cells: nothing is left to tell them from noise; add seeds or arms")
+    left = float(fit.ssr)
+    if left <= len(frame) * (NOISE * np.abs(frame["value"]).max()) ** 2:
+        step = smallest_step(frame["value"])
+        if step is None:
+            raise EffectError("all values are equal: nothing tells effects from noise; add seeds, or compare another metric")
+        left = fit.df_resid * step**2 / 12
     table = anova_lm(fit, typ=2)
-    found = [_factor(word, table.loc[terms[word]], table.loc["Residual"], names, frame) for word in words]
+    found = [_factor(word, table.loc[terms[word]], left, int(fit.df_resid), names, frame) for word in words]
     adjusted = holm([factor.p for factor in found])
     return [Factor(one.names, one.df, one.f, one.p, p, one.share, one.means) for one, p in zip(found, adjusted)]
 
@@ -63,15 +73,19 @@ def _crossed(frame: object, one: int, other: int) -> bool:
     return bool(seen == frame[f"x{one}"].nunique() * frame[f"x{other}"].nunique())  # type: ignore[index]
 
 
-def _factor(word: tuple[int, ...], row: object, residual: object, names: Sequence[str], frame: object) -> Factor:
-    squares, left = float(row["sum_sq"]), float(residual["sum_sq"])  # type: ignore[index]
+def _factor(word: tuple[int, ...], row: object, left: float, df: int, names: Sequence[str], frame: object) -> Factor:
+    """One row of the table, against what is left: a sum of squares and its degrees of freedom."""
+    from scipy.stats import f as ratio
+
+    squares, own = float(row["sum_sq"]), int(row["df"])  # type: ignore[index]
     grouped = frame.groupby([f"x{place}" for place in word])["value"].mean()  # type: ignore[attr-defined]
     means = {key if isinstance(key, tuple) else (key,): float(value) for key, value in grouped.items()}
+    f = squares / own / (left / df)
     return Factor(
         names=tuple(names[place] for place in word),
-        df=int(row["df"]),  # type: ignore[index]
-        f=float(row["F"]),  # type: ignore[index]
-        p=float(row["PR(>F)"]),  # type: ignore[index]
+        df=own,
+        f=f,
+        p=float(ratio.sf(f, own, df)),
         adjusted=1.0,
         share=squares / (squares + left),
         means=means,

@@ -114,3 +114,15 @@ def test_what_has_no_factors_is_told() -> None:
     with pytest.raises(EffectError, match="nothing is left to tell them from noise"):
         factors([({"a": 1}, {0: 0.5}), ({"a": 2}, {0: 0.6})])
     assert math.isfinite(factors([({"a": 1}, {0: 0.5, 1: 0.51}), ({"a": 2}, {0: 0.6, 1: 0.62})])[0].p)
+
+
+def test_differences_that_are_equal_over_few_seeds_claim_no_factor() -> None:
+    """Values in steps of 0.01, whose rounding has variance 0.01^2 / 12 and sums to SS = 0.02^2 / 8 an effect: F is 6."""
+    first = {("a", 1): 0.90, ("a", 2): 0.91, ("b", 1): 0.90, ("b", 2): 0.90}
+    cells: list[tuple[dict[str, str | int], dict[int, float]]] = [
+        ({"kernel": kernel, "heads": heads}, {0: one, 1: one + 0.01}) for (kernel, heads), one in first.items()
+    ]
+    for factor in factors(cells):
+        assert factor.f == pytest.approx(6) and factor.p == pytest.approx(stats.f.sf(6, 1, 3)) and factor.adjusted > 0.05
+    with pytest.raises(EffectError, match="all values are equal"):
+        factors([(levels, {0: 0.1 + 0.2, 1: 0.3}) for levels, _ in cells])
