@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.arms import arms_of
 from harness.config import ExpAtt, ResNet, SqueezeExcite, Training
+from harness.cost import Shape
 from harness.design import (
     GENERATORS,
     AddOneIn,
@@ -21,6 +23,7 @@ from harness.design import (
 )
 from harness.errors import StudyError
 from harness.space import Space, Span, choose, span, vary
+from harness.study import Study, at_most
 
 ATTENTION: Any = choose(
     None, vary(ExpAtt, kernel=choose("gaussian", "laplacian"), radius=span(0.5, 8.0, log=True)), SqueezeExcite()
@@ -147,3 +150,13 @@ def test_what_cannot_be_planned_is_told_in_one_line(design: Design, words: str) 
 def test_an_unknown_fraction_is_told() -> None:
     with pytest.raises(StudyError, match="no fraction of 12 axes and resolution 5 is known"):
         fraction(12, 5)
+
+
+def test_reading_a_study_imports_no_kernel_of_the_users() -> None:
+    """A constraint on MACs is not looked at where only the user's code could say them."""
+    slot: Any = choose(None, ExpAtt(kernel="nowhere_at_all:f"), SqueezeExcite())
+    space = vary(ResNet, depth=8, stages=(slot, None, None))
+    for most, told in ((1e9, ("base", "stage 1 ExpAtt", "stage 1 SE")), (1.0, ("base", "stage 1 ExpAtt"))):
+        study = Study(name="s", space=space, strategy=AddOneIn(), seeds=(0,), constraints=(at_most("macs", most),))
+        found = arms_of(study, study.open_space(check=False), [], Shape(3, 32, 32, 10))
+        assert found is not None and found.names == told

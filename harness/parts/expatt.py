@@ -127,7 +127,10 @@ class ExpAtt(Attention):
         return found | ({} if self.largest is None else {"largest": self.largest})
 
     def cost(self, site: Site, counter: Counter | None = None) -> Cost:
-        """3x3 for the rest, 1x1 values and 1x1 output projection, both without bias; the map times the values."""
+        """3x3 for the rest, 1x1 values and 1x1 output projection, both without bias; the map times the values. Raises
+        ConfigError for a kernel of the user's without a counter: only its code says whether it factorises."""
+        if counter is None and is_target(self.kernel):
+            raise ConfigError(f"ExpAtt.kernel = {self.kernel!r}: no closed form of its cost is known here")
         values, (height, width) = self.values(site.channels), site.grid
         total = conv(site.inputs, site.channels - values, 3, height, width)
         if self.pools(height, width):
