@@ -46,6 +46,7 @@ def follow(assignment: Assignment, rank: int, world: int, folder: Path) -> None:
     if saved := checkpoint.load(assignment.folder, assignment.key, where):
         learner.restore(saved)
         done = len(saved["curve"])
+    ranks.agree(done, where)
     for epoch in range(done + 1, training.epochs + 1):
         loop.train_epoch(learner, data, seed=assignment.seed, epoch=epoch)
     distributed.destroy_process_group()

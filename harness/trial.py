@@ -253,8 +253,9 @@ def _train(assignment: Assignment, stop: Callable[[], bool], stack: contextlib.E
     if saved := checkpoint.load(assignment.folder, assignment.key, where):
         learner.restore(saved)
         curve = [Epoch.from_row(point) for point in saved["curve"]]
-        if len(curve) in assignment.rungs:
-            yield Report(tuple(curve))  # a driver may have died before it said whether this one goes on
+    ranks.agree(len(curve), where)
+    if curve and len(curve) in assignment.rungs:
+        yield Report(tuple(curve))  # a driver may have died before it said whether this one goes on
 
     # train and measure
     spent = sum(point.seconds for point in curve)

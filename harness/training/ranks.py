@@ -85,6 +85,17 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
+    def agree(self, done: int, device: str) -> None:
+        """Raises RankLost where not all go on from one epoch, so many being done: a worker that was left behind may write a
+        checkpoint between two looks."""
+        if self.world == 1:
+            return
+        span = torch.tensor([done, -done], device=device)
+        distributed.all_reduce(span, distributed.ReduceOp.MAX)
+        most, least = span.tolist()
+        if most != -least:
+            raise RankLost(f"the processes of the trial found checkpoints of epochs {-least} and {most}")
+
     @contextlib.contextmanager
     def drawing_nothing(self) -> Iterator[None]:
         """Raises HarnessError where a network draws random numbers."""

@@ -1,6 +1,8 @@
 """Pieces of a batch, and a norm over all of them; trials in several processes are in tests/faults."""
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RankLost
 from harness.training.ranks import ONE, Ranks, Synced, join
 
 
@@ -28,6 +30,29 @@ def test_pieces_are_all_of_a_batch_in_order() -> None:
     assert ONE.piece(images, labels)[0] is images
     with pytest.raises(HarnessError, match="a batch of 2 has not a picture for each of 3 devices"):
         Ranks(0, 3).piece(images[:2], labels[:2])
+
+
+def goes_on(rank: int, folder: Path, done: int) -> str:
+    """What one of two processes says that has found so many epochs done."""
+    try:
+        join(rank, 2, folder, "cpu").agree(done, "cpu")
+    except RankLost as error:
+        return str(error)
+    finally:
+        torch.distributed.destroy_process_group()
+    return "agreed"
+
+
+def test_processes_that_found_other_epochs_do_not_train_together(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for done, said in {
+            (3, 3): "agreed",
+            (2, 3): "the processes of the trial found checkpoints of epochs 2 and 3",
+        }.items():
+            folder = tmp_path / str(done)
+            folder.mkdir()
+            assert list(pool.map(goes_on, (0, 1), (folder, folder), done)) == [said, said]
+    ONE.agree(3, "cpu")
 
 
 def test_what_draws_random_numbers_is_found() -> None:
