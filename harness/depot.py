@@ -20,7 +20,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from harness.errors import DiskError, StorageError, one_line
+from harness.errors import DiskError, StorageError, StoreClosed, one_line
 
 PATIENCE = 60.0
 """Seconds in which a store that does not answer is asked again."""
@@ -30,7 +30,7 @@ PAUSES = (0.2, 0.5, 1.0, 2.0)
 """Seconds between the first attempts; the last of them between all others."""
 MARK = ".folder"
 """The object that says that a folder is there."""
-ADDRESS = re.compile(r"([a-z][a-z0-9+.:-]+):/{1,2}(.*)", re.DOTALL)
+ADDRESS = re.compile(r"([a-z][a-z0-9+.:-]+):/{1,2}(.*)", re.DOTALL | re.IGNORECASE)
 """Of a store, also as pathlib writes it; a letter alone is a drive."""
 
 
@@ -115,7 +115,7 @@ class Folder:
 @dataclass(frozen=True)
 class Bucket:
     """In a store. What it does not answer is asked again as long as patience lasts; then, and where it refuses or a package
-    is missing, every method raises DiskError."""
+    is missing, every method raises DiskError: StoreClosed where it is this machine that lacks something."""
 
     address: str
     patience: float = PATIENCE
@@ -173,22 +173,23 @@ class Bucket:
     def _store(self) -> tuple[Any, str]:
         """What fsspec has for it, and how it names this folder there."""
         from fsspec.core import url_to_fs
-        from fsspec.registry import get_filesystem_class, known_implementations
+        from fsspec.registry import get_filesystem_class
 
         protocol = self.address.partition(":")[0]
         try:
-            get_filesystem_class(protocol)
+            kind = get_filesystem_class(protocol)
         except ImportError as error:
-            package = known_implementations[protocol]["class"].partition(".")[0]
-            raise DiskError(f"--runs {self}: {error} (`pip install {package}`, on every machine)") from None
+            raise StoreClosed(f"--runs {self}: {' '.join(str(error).split())} (on every machine)") from None
         except ValueError:
-            raise DiskError(
+            raise StoreClosed(
                 f"--runs {self}: fsspec knows no such store; name one as in s3://bucket/runs, or a folder"
             ) from None
         try:
-            fs, path = url_to_fs(self.address, use_listings_cache=False)
+            fs, path = url_to_fs(self.address, **({"use_listings_cache": False} if kind.async_impl else {}))
         except Exception as error:
             raise self._unset(error) from None
+        if not kind.async_impl:  # some of these take no such option
+            fs.invalidate_cache()
         return fs, str(path)
 
     def _found(self) -> list[str]:
@@ -220,8 +221,8 @@ class Bucket:
                     raise self._refusal(error) from None
             time.sleep(pause)
 
-    def _unset(self, error: Exception) -> DiskError:
-        return DiskError(
+    def _unset(self, error: Exception) -> StoreClosed:
+        return StoreClosed(
             f"--runs {self}: {said(error)}; the store's own environment variables or configuration file have to say how it"
             " is reached (for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials), on every machine"
         )
@@ -232,7 +233,7 @@ class Bucket:
         if isinstance(error, FileNotFoundError):
             return DiskError(f"--runs {self}: {said(error)}; make the bucket, or name another")
         if isinstance(error, PermissionError):
-            return DiskError(
+            return StoreClosed(
                 f"--runs {self}: {said(error)}; the credentials have to allow to list, read, write and delete there"
             )
         remedy = "see that it can be reached, or name another place by --runs"
@@ -261,7 +262,7 @@ def depot(text: str | Path) -> Depot:
     match = ADDRESS.fullmatch(str(text))
     if match is None:
         return Folder(Path(text))
-    protocol, rest = match[1], match[2].strip("/")
+    protocol, rest = match[1].lower(), match[2].strip("/")
     if protocol in ("file", "local"):
         return Folder(Path(f"/{rest}"))
     where = rest.rpartition("@")[2].partition("?")[0]

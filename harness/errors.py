@@ -36,6 +36,10 @@ class DiskError(HarnessError):
     """What a trial leaves cannot be written, or not be read."""
 
 
+class StoreClosed(DiskError):
+    """This machine has no way into a store: a package, keys or a permission is lacking."""
+
+
 class Diverged(HarnessError):
     """The loss of a training, or another metric, is no longer a number."""
 

@@ -18,7 +18,7 @@ from harness.code import CannotImport, SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
 from harness.depot import Depot, depot
-from harness.errors import DataError, DiskError, Diverged, Interrupted, RankFailed, RankLost, one_line
+from harness.errors import DataError, DiskError, Diverged, Interrupted, RankFailed, RankLost, StoreClosed, one_line
 from harness.key import canonical, network_identity
 from harness.latency import Latency, answer
 from harness.parts.part import is_target
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from harness.training.learner import Learner
     from harness.training.ranks import Ranks
 
-Cause = Literal["", "memory", "disk", "source", "machine", "place", "bound"]
+Cause = Literal["", "memory", "disk", "source", "pictures", "module", "store", "place", "bound"]
+LACKS: tuple[Cause, ...] = ("pictures", "module", "store")
+"""What a machine may be without while another has it."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class Outcome:
     traceback: str = ""
     cause: Cause = ""
     """What the driver treats in its own way: memory that others took, a disk that fails, a module that was edited while
-    the study ran, a machine without the pictures or a module, a process that died, a network over a measured constraint."""
+    the study ran, a machine without the pictures, a module or a way into the store, a process that died, a network over a
+    measured constraint."""
     measured: tuple[dict[str, Any], ...] = ()
     """The measurements of its network, as JSON keeps them."""
 
@@ -169,12 +172,16 @@ OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate", "CUDA error: out of memo
 
 def cause_of(error: Exception) -> Cause:
     """What an error says of the machine rather than of the trial."""
+    if isinstance(error, StoreClosed):
+        return "store"
     if isinstance(error, DiskError):
         return "disk"
     if isinstance(error, SourceChanged):
         return "source"
-    if isinstance(error, DataError | CannotImport):
-        return "machine"
+    if isinstance(error, DataError):
+        return "pictures"
+    if isinstance(error, CannotImport):
+        return "module"
     if isinstance(error, RankLost):
         return "place"
     if isinstance(error, RankFailed):

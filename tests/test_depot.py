@@ -7,9 +7,11 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from harness.depot import Bucket, Depot, Folder, depot
 from harness.errors import DiskError, HarnessError, StorageError
@@ -73,6 +75,7 @@ def test_what_can_be_written_is_known_before(place: Depot) -> None:
 
 def test_texts_are_folders_or_stores() -> None:
     assert depot("s3://bucket/a/b/") == depot(Path("s3://bucket/a/b")) == Bucket("s3://bucket/a/b")
+    assert depot("S3://Bucket/a") == Bucket("s3://Bucket/a")
     assert depot("abfs://container@account.dfs.core.windows.net/x") == Bucket(
         "abfs://container@account.dfs.core.windows.net/x"
     )
@@ -106,7 +109,8 @@ def refused(place: Depot) -> str:
 
 def test_what_is_wrong_from_the_beginning_is_one_line(store: s3.Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "The specified bucket does not exist; make the bucket" in refused(depot("s3://nobodys/x"))
-    assert "Please install gcsfs to access Google Storage (`pip install gcsfs`" in refused(depot("gs://bucket/x"))
+    assert "Please install gcsfs to access Google Storage (on every machine)" in refused(depot("gs://bucket/x"))
+    assert 'SFTPFileSystem requires "paramiko" to be installed (on every machine)' in refused(depot("sftp://host/x"))
     assert "fsspec knows no such store; name one as in s3://bucket/runs" in refused(depot("s4://bucket/x"))
     bucket = depot(store.bucket())
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -128,6 +132,40 @@ def test_others_writes_are_seen_at_once(store: s3.Server) -> None:
     assert bucket.names() == []
     store.put(f"{str(bucket).removeprefix('s3://')}/last-7.pt", b"another's")
     assert bucket.names() == ["last-7.pt"] and content(bucket, "last-7.pt") == b"another's"
+
+
+class Strict(MemoryFileSystem):  # type: ignore[misc]
+    """As of those that take no options of fsspec's own, and keep listings."""
+
+    protocol = "strict"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def __init__(self, **options: Any) -> None:
+        assert not options
+        super().__init__()
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("strict://").strip("/")
+
+    def find(self, path: str, **options: Any) -> Any:
+        if path not in self.dircache:
+            self.dircache[path] = super().find(path, **options)
+        return self.dircache[path]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.dircache.clear()
+
+
+def test_a_store_that_takes_no_options_is_listed_afresh_too() -> None:
+    fsspec.register_implementation("strict", Strict, clobber=True)
+    bucket = depot("strict://bucket/runs") / "1"
+    bucket.assert_writable()
+    bucket.make()
+    assert bucket.names() == []
+    bucket.write("last-1.pt", b"one")
+    assert bucket.names() == ["last-1.pt"] and content(bucket, "last-1.pt") == b"one"
 
 
 @pytest.mark.parametrize("how", [s3.REFUSING, s3.FAILING])

@@ -113,6 +113,21 @@ def test_a_module_edited_since_the_run_began_is_not_trained(tmp_path: Path, loop
     assert other.cause == "source" and "was edited while the study ran" in other.reason
 
 
+@pytest.mark.parametrize(
+    ("changes", "cause", "reason"),
+    [
+        ({"runs": "gs://bucket/x"}, "store", "Please install gcsfs"),
+        ({"trial": "loop_that_is_not:there"}, "module", "there is no module loop_that_is_not"),
+        ({"fingerprint": "other"}, "pictures", "are not those the study was started with"),
+    ],
+)
+def test_what_only_this_machine_may_lack_is_told_apart(
+    tmp_path: Path, changes: dict[str, Any], cause: str, reason: str
+) -> None:
+    outcome = last(list(run_trial(assignment(tmp_path, **changes))))
+    assert outcome.cause == cause and reason in outcome.reason and outcome.traceback
+
+
 def test_a_checkpoint_of_another_trial_is_left_alone(tmp_path: Path) -> None:
     first = run_trial(assignment(tmp_path))
     next(first)

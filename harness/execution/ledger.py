@@ -600,10 +600,10 @@ class Ledger:
             if at_rung or time.monotonic() - running.told >= TOLD_EVERY:
                 self._tell(running)  # who has passed a rung is known to the next driver too
             self.watcher.advanced(self, running)
-        elif outcome.cause in ("disk", "source"):
+        elif outcome.cause in ("disk", "store", "source"):
             self.leave(number)
             self.stop(f"{outcome.reason}; `harness resume {self.study.name}` goes on")
-        elif outcome.cause in ("machine", "place"):
+        elif outcome.cause in ("pictures", "place"):
             self.lost(number, outcome.reason)
         elif outcome.cause == "bound":
             self.untrained += 1

@@ -45,7 +45,7 @@ from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join 
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.gpus import VISIBLE  # noqa: E402
 from harness.hardware import Hardware, cores  # noqa: E402
-from harness.trial import Assignment, Report, run_trial  # noqa: E402
+from harness.trial import LACKS, Assignment, Report, run_trial  # noqa: E402
 
 ROUND = 2_000
 """Trials after which Tune is started anew: it keeps some 40 kB of each for ever."""
@@ -54,7 +54,7 @@ MOMENT = 0.5
 
 
 SET_ASIDE = 600.0
-"""Seconds in which a worker whose machine lacks the pictures or a module takes no trial, before it tries again."""
+"""Seconds in which a worker whose machine lacks what trials need takes no trial, before it tries again."""
 
 
 class Worker(tune.Trainable):
@@ -86,7 +86,7 @@ class Worker(tune.Trainable):
             report = next(self._reports)  # each holds the curve so far
         if report.outcome is not None:
             next(self._reports, None)  # lets the trial end: its memory and processes are free before another needs them
-            self._aside = began if report.outcome.cause == "machine" else None
+            self._aside = began if report.outcome.cause in LACKS else None
         done = report.outcome is not None and self._aside is None
         return {"report": report.to_json(), "epoch": len(report.curve), "done": done}
 
@@ -147,7 +147,7 @@ class LedgerSearcher(Unpickled, Searcher):
         if "report" in result and number in self._ledger.running:
             report = Report.from_json(result["report"])
             with self._guarded():
-                if report.outcome is not None and report.outcome.cause == "machine" and not self._own_ray:
+                if report.outcome is not None and report.outcome.cause in LACKS and not self._own_ray:
                     return self._set_aside(trial_id, f"{result['hostname']} ({result['node_ip']})", report.outcome.reason)
                 self._ledger.report(number, report)
         return not self._ledger.over(number)

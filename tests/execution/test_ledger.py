@@ -305,8 +305,20 @@ def test_a_place_where_a_trial_cannot_run_costs_it_no_more_than_a_worker(desk: C
     ledger = made.open()
     first = ledger.next()
     assert first is not None
-    ledger.report(first.number, fail("there is no folder data/train", "machine"))
+    ledger.report(first.number, fail("there is no folder data/train", "pictures"))
     assert made.records()[0].state == "running" and ledger.next() == first
+
+
+def test_a_module_that_does_not_import_fails_its_trial_at_once_where_there_is_one_machine(
+    desk: Callable[..., Desk],
+) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("lab.gate:Gate: importing lab.gate failed", "module"))
+    (row, *_) = made.records()
+    assert row.state == "failed" and row.reason == "lab.gate:Gate: importing lab.gate failed"
 
 
 def test_a_full_disk_stops_the_run_and_fails_no_trial(desk: Callable[..., Desk]) -> None:
@@ -319,6 +331,15 @@ def test_a_full_disk_stops_the_run_and_fails_no_trial(desk: Callable[..., Desk])
     assert made.records()[0].state == "running"
     finish_all(made.open())
     assert_whole(made, 6)
+
+
+def test_keys_that_no_longer_open_the_store_end_the_run_and_fail_no_trial(desk: Callable[..., Desk]) -> None:
+    made = desk()
+    ledger = made.open()
+    first = ledger.next()
+    assert first is not None
+    ledger.report(first.number, fail("--runs s3://bucket/x: Access Denied", "store"))
+    assert ledger.next() is None and "Access Denied" in ledger.trouble and made.records()[0].state == "running"
 
 
 def test_a_store_that_goes_away_as_a_trial_is_cleared_up_ends_the_run(tmp_path: Path, store: s3.Server) -> None:

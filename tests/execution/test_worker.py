@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import pytest
+
 from harness.execution.ray_backend import Worker
-from harness.trial import Outcome, Report
+from harness.trial import LACKS, Cause, Outcome, Report
 
 
 def test_a_trial_that_is_told_holds_nothing_any_more() -> None:
@@ -15,5 +17,12 @@ def test_a_trial_that_is_told_holds_nothing_any_more() -> None:
         held = False
 
     worker = Worker.__new__(Worker)  # its constructor asks a running Ray
-    worker._reports, worker._rungs = reports(), ()
+    worker._reports, worker._rungs, worker._aside = reports(), (), None
     assert worker.step()["done"] and not held
+
+
+@pytest.mark.parametrize(("cause", "keeps"), [*((cause, True) for cause in LACKS), ("disk", False), ("", False)])
+def test_a_machine_that_lacks_something_keeps_its_place(cause: Cause, keeps: bool) -> None:
+    worker = Worker.__new__(Worker)
+    worker._reports, worker._rungs, worker._aside = iter([Report((), Outcome("failed", cause=cause))]), (), None
+    assert worker.step()["done"] is not keeps
