@@ -322,7 +322,8 @@ def definition(study: Study, asked: dict[str, Any], found: Checked, places: Plac
     if found.stored is not None:
         return changing
     first = found.older[0].attributes if found.older else {}
-    plan = first.get("planned") or plan_of(study, asked["training"])
+    begun = any(sum(one.counts.values()) for one in found.older)  # then what is declared now is no plan before training
+    plan = first.get("planned") or (None if begun else plan_of(study, asked["training"]))
     return changing | {
         **({} if plan is None else {"plan": digest(plan), "planned": plan}),
         **({"changes": list(found.changes)} if found.older else {}),

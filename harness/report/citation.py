@@ -248,9 +248,11 @@ def _test(facts: Facts) -> str:
     pooled = any(effect.pooled for effect in found.effects)
     test = "a t-test with seeds as blocks and one variance for all arms" if pooled else "paired t-tests over seeds"
     several = len(found.effects) > 1
+    before = facts.attributes.get("planned")
     primary = _primary(facts)
+    when = "before training" if before and before["primary"] == primary else "after training had begun"
     over = (
-        f"; {primary!r} was declared as the one comparison to decide before training, without correction"
+        f"; {primary!r} was declared {when} as the one comparison to decide, without correction"
         if primary
         else f", with Holm's correction over {len(found.effects)} comparisons at a familywise level of 0.05"
         if several

@@ -26,9 +26,9 @@ class Comparison:
     arms: Arms
     table: Ablation
     planned: str
-    """The hash of the plan as it was before training; empty for a study that planned no comparison."""
+    """The hash of the plan as it was before training; empty for a study that planned no comparison then."""
     later: tuple[str, ...] = ()
-    """What was changed of the plan since."""
+    """What was changed of the plan since, or declared only then."""
 
     @property
     def effects(self) -> list[Effect]:
@@ -74,8 +74,11 @@ def _later(facts: Facts) -> tuple[str, ...]:
     """What the study's plan has become since it was stored."""
     before = facts.attributes.get("planned")
     now = plan_of(facts.study, facts.attributes.get("asked", {}).get("training"))
-    if not isinstance(before, dict) or now is None:
+    if now is None:
         return ()
+    if not isinstance(before, dict):
+        what = "the comparison" if now["primary"] is None else f"the primary comparison {now['primary']!r}"
+        return (f"{what} was declared after training had begun",)
     old, new = before.get("seeds"), now["seeds"]
     raised = isinstance(old, dict) and isinstance(new, dict) and old["first"] == new["first"] and old["most"] < new["most"]
     course = facts.arms.course if facts.arms is not None else None
@@ -153,9 +156,9 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def plan_words(found: Comparison) -> str:
-    """Whether the comparison is the one that was planned before training; empty where none was."""
+    """Whether the comparison is the one that was planned before training; empty where none is planned."""
     if not found.planned:
-        return ""
+        return f"Not planned before training: {'; '.join(found.later)}." if found.later else ""
     if not found.later:
         return f"As planned before training (plan {found.planned})."
     return f"Not as planned before training (plan {found.planned}): {'; '.join(found.later)}."

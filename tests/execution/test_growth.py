@@ -8,9 +8,10 @@ import optuna
 import pytest
 
 from harness.config import ResNet, SqueezeExcite, Training
-from harness.design import AddOneIn
+from harness.design import AddOneIn, Exhaustive
 from harness.errors import StudyError
 from harness.execution.ledger import Rules
+from harness.report.citation import methods
 from harness.report.comparison import compared, plan_words
 from harness.report.facts import gather
 from harness.results import open_study
@@ -80,6 +81,28 @@ def test_a_seed_is_added_in_place(grow: Grow, storage: str) -> None:
     comparison = compared(gather(found.study, found.attributes, found.records))
     assert comparison is not None and "Not as planned before training" in plan_words(comparison)
     assert plan_words(comparison).endswith(": seed 2 added.")
+
+
+@pytest.mark.parametrize(
+    ("declared", "name"),
+    [
+        (Exhaustive(primary="stage 2 SE; stage 3 none"), "grown"),
+        (Exhaustive(base=ResNet(depth=8), primary="stage 2 SE; stage 3 none"), "grown@2"),
+    ],
+    ids=["primary", "base"],
+)
+def test_what_is_declared_after_looking_is_no_plan(grow: Grow, storage: str, declared: Exhaustive, name: str) -> None:
+    grow(strategy=Exhaustive(), seeds=(0,))
+    assert grow(strategy=declared, seeds=(0, 1))[0].name == name
+    found = open_study("grown", storage)
+    facts = gather(found.study, found.attributes, found.records)
+    comparison = compared(facts)
+    assert comparison is not None and plan_words(comparison) == (
+        "Not planned before training: the primary comparison 'stage 2 SE; stage 3 none' was declared after training had"
+        " begun."
+    )
+    assert "was declared after training had begun as the one comparison to decide" in methods(facts)
+    assert "stored before training" not in methods(facts)
 
 
 EDITS = {
