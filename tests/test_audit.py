@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
+from harness.analysis.effects import EffectError
+from harness.analysis.outside import read_table
 from harness.cli.main import app
 
 PLAIN = [0.912, 0.905, 0.921, 0.899, 0.915, 0.908]
@@ -63,3 +65,23 @@ def test_a_baseline_that_nobody_named_is_said_to_be_the_first(tmp_path: Path, fi
     assert words in RUN.invoke(app, ["audit", str(path)]).output
     assert words not in RUN.invoke(app, ["audit", str(path), "--baseline", "foo"]).output
     assert "the first in the file" not in RUN.invoke(app, ["audit", str(file)]).output
+
+
+TWO = "Name,seed,train/accuracy,val/accuracy\n" + "".join(f"{a},{s},0.9{s},0.8{s}\n" for a in "ab" for s in range(3))
+
+
+def test_columns_that_are_called_alike_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "tracked.csv"
+    path.write_text(TWO)
+    with pytest.raises(EffectError, match=r"the metric\? train/accuracy, val/accuracy are alike; name it by --metric$"):
+        read_table(path)
+    assert read_table(path, metric="val/accuracy").values["b"][2] == 0.82
+    path.write_text(TWO.replace("val/accuracy", "accuracy", 1))
+    assert read_table(path).metric == "accuracy"
+
+
+def test_a_row_that_is_too_short_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "short.csv"
+    path.write_text("arm,seed,acc\na,1,1\nb\n")
+    with pytest.raises(EffectError, match=r"short\.csv, line 3: the row is too short"):
+        read_table(path)

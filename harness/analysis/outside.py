@@ -56,6 +56,8 @@ def read_table(file: Path, arm: str | None = None, seed: str | None = None, metr
     arm_column = _column(file, frame, "arm", arm, ARMS, repeated=frame[seed_column].nunique() > 1)
     metric_column = _column(file, frame, "metric", metric, METRICS)
     values: dict[str, dict[int, float]] = {}
+    if (short := frame[[arm_column, seed_column, metric_column]].isna().any(axis=1)).any():
+        raise EffectError(f"{file}, line {int(short.argmax()) + 2}: the row is too short; give it a cell for each column")
     for line, (name, number, measured) in enumerate(
         zip(frame[arm_column], frame[seed_column], frame[metric_column]), start=2
     ):
@@ -83,10 +85,13 @@ def _column(
         if given not in columns:
             raise EffectError(f"{file} has no column {given!r} (it has {', '.join(columns)}){hint(given, columns)}")
         return given
-    called = {re.split(r"[./]", column.strip().lower())[-1]: column for column in reversed(columns)}
-    called |= {column.strip().lower(): column for column in reversed(columns)}
-    found = [called[name] for name in usual if name in called]
+    exact: dict[str, list[str]] = {column.strip().lower(): [column] for column in reversed(columns)}
+    called = {name: [column for column in columns if _last(column) == name] for name in map(_last, columns)} | exact
+    found = [column for name in usual for column in called.get(name, ())]
     fit = [column for column in found if not repeated or frame[column].nunique() < len(frame)]
+    alike = [column for column in fit if _last(column) == _last(fit[0])]
+    if len(alike) > 1:
+        raise EffectError(f"{file}: which column is the {role}? {', '.join(alike)} are alike; name it by --{role}")
     if not fit:
         alone = f"{found[0]} has another value in each row; " if found else ""
         rows = "" if role == "metric" or found else f"; {ROWS}"
@@ -94,6 +99,11 @@ def _column(
             f"{file}: which column is the {role}? {alone}It has {', '.join(columns)}; name it by --{role}{rows}"
         )
     return fit[0]
+
+
+def _last(column: str) -> str:
+    """A column's name without a tracker's prefix."""
+    return re.split(r"[./]", column.strip().lower())[-1]
 
 
 def _seed(place: str, column: str, text: str) -> int:
