@@ -26,7 +26,7 @@ from harness.storage.tables import DatabaseAway, database_file, engine_options, 
 from harness.study import Objective
 
 OUTAGE = 120.0
-"""Seconds that a write waits for a database that is away, beside the wait for a lock."""
+"""Seconds that a run waits for a database that is away, beside the wait for a lock."""
 T = TypeVar("T")
 FINISHED = {"complete": "COMPLETE", "stopped": "PRUNED", "failed": "FAIL"}
 
@@ -129,18 +129,15 @@ class Store:
 
     def numbered(self, study_id: int, numbers: Sequence[int]) -> list[Record]:
         """The trials of these numbers."""
-        with readable(self.url), self.engine.connect() as connection:
-            return numbered(connection, study_id, numbers)
+        return self._read(lambda connection: numbered(connection, study_id, numbers))
 
     def finished_elsewhere(self, study_id: int, since: datetime | None = None) -> dict[str, int]:
         """The ids of the complete trials of every other study by key (of a key the first), or of those ended `since`."""
-        with readable(self.url), self.engine.connect() as connection:
-            return finished_by_key(connection, since, but=study_id)
+        return self._read(lambda connection: finished_by_key(connection, since, but=study_id))
 
     def trial(self, trial_id: int) -> tuple[str, Record] | None:
         """The trial of an id with the name of its study; None where it is gone."""
-        with readable(self.url), self.engine.connect() as connection:
-            return trial_of(connection, trial_id)
+        return self._read(lambda connection: trial_of(connection, trial_id))
 
     # rows
 
@@ -219,6 +216,15 @@ class Store:
                     raise
             time.sleep(pause)
             pause, again = min(2 * pause, 5.0), True
+
+    def _read(self, read: Callable[[Connection], T]) -> T:
+        """What is read while trials run, of a database that may be locked or away for a while."""
+
+        def ask(again: bool) -> T:
+            with self.engine.connect() as connection:
+                return read(connection)
+
+        return self._patiently(ask)
 
     def _written(self, study_id: int, key: str, state: str) -> int | None:
         """The number of the row of a key in a state, if there is one."""

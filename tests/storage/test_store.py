@@ -244,6 +244,24 @@ def test_a_database_out_of_reach_costs_time_and_nothing_else(
         back.join()
 
 
+def test_what_is_read_while_trials_run_waits_too(
+    storage: str, unreachable: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with Store(storage) as store, ExitStack() as until:
+        study_id = created(store)
+        store.begin(study_id, PARAMS, SPACE, ATTRIBUTES)
+        for read in (
+            lambda: [record.number for record in store.numbered(study_id, [0])] == [0],
+            lambda: store.finished_elsewhere(study_id) == {},
+            lambda: store.trial(-1) is None,
+        ):
+            until.enter_context(unreachable())
+            back = threading.Timer(0.4, until.pop_all().close)
+            back.start()
+            assert read()
+            back.join()
+
+
 @sqlite_alone
 def test_sqlite_writes_ahead_on_a_local_disk(storage: str, tmp_path: Path) -> None:
     with Store(storage) as store:
