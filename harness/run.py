@@ -118,7 +118,8 @@ def run_study(
     found = checked(study, options.storage, options.data, options.code, decoding)
     others, gone = known_elsewhere(found.stored, options.rules)
     options = replace(options, rules=replace(options.rules, shard=part(options.rules.shard, found), reuse_from=others))
-    runs = runs_place(options)
+    begun = found.stored or (found.older[-1] if found.older else None)
+    runs = runs_place(options, begun.attributes.get("places", {}).get("runs") if begun is not None else None)
     runs.assert_writable()
     limit = options.rules.seconds if options.resources.address is not None else None
 
@@ -301,10 +302,13 @@ def given_before(stored: Stored | None) -> list[str]:
     return list(stored.attributes.get("places", {}).get("reuse_from", ())) if stored is not None else []
 
 
-def runs_place(options: Options) -> Depot:
-    """Where checkpoints lie; shards in one place keep theirs apart."""
+def runs_place(options: Options, known: str | None = None) -> Depot:
+    """Where checkpoints lie; shards in one place keep theirs apart, but for one begun at a named place (`known`) itself, as
+    earlier versions did."""
     place, shard = depot(options.runs or runs_beside(options.storage)), options.rules.shard
-    if shard is not None and not str(place).endswith(f"/{shard.name}"):  # as a shard says that goes on
+    own = f"/{shard.name}" if shard is not None else ""
+    begun_there = options.runs and known and not known.endswith(own)
+    if shard is not None and not str(place).endswith(own) and not begun_there:
         place /= shard.name
     return Folder(place.path.resolve()) if isinstance(place, Folder) else place
 

@@ -19,6 +19,7 @@ from harness.run import Options, Summary, resume_study, run_study, runs_place
 from harness.shard import Shard
 from harness.space import choose, vary
 from harness.storage.reader import read_records, read_studies
+from harness.storage.store import Store
 from harness.study import Asha, Evolution, Exhaustive, Random, Study, SuccessiveHalving, at_most
 from tests import s3
 from tests.conftest import theirs
@@ -117,6 +118,30 @@ def test_shards_keep_what_they_leave_apart_also_in_one_place(tmp_path: Path) -> 
     assert place("s3://bucket/x/3-of-32", "3/32") == place("s3://bucket/x", "3/32"), "as its database says"
     assert str(place(None, "1/2")) == f"{tmp_path}/runs/1-of-2"
     assert place(tmp_path / "runs", "1/2") == place(None, "1/2") == place(tmp_path / "runs" / "1-of-2", "1/2")
+
+
+def test_a_shard_that_was_begun_without_a_folder_of_its_own_goes_on_without(make_study: MakeStudy, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/shard.db"
+    study, runs = make_study(strategy=Random(trials=4)), tmp_path / "weights"
+    one = Options(storage=storage, backend="local", runs=runs, rules=Rules(trials=1, shard=Shard.parse("1/2")))
+
+    def placed() -> str:
+        return str(read_studies(storage)[0].attributes["places"]["runs"])
+
+    def as_before() -> None:
+        (stored,) = read_studies(storage)
+        with Store(storage) as store:
+            store.set_attributes(stored.study_id, {"places": stored.attributes["places"] | {"runs": str(runs)}})
+
+    run(study, one)
+    assert placed() == f"{runs}/1-of-2"
+    run(study, one)
+    assert placed() == f"{runs}/1-of-2"
+    as_before()
+    resume_study("tiny", Options(storage=storage, backend="local"))
+    assert placed() == str(runs)
+    run(study, one)
+    assert placed() == str(runs)
 
 
 @pytest.mark.parametrize(
