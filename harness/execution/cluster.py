@@ -162,6 +162,12 @@ def answer(place: tuple[str, int]) -> bool | None:
     return True
 
 
+def sweep(folder: Path) -> None:
+    """Removes from a study's folder the marks of a driver that was killed."""
+    for left in folder.glob(f"{MARK}*"):
+        left.unlink(missing_ok=True)
+
+
 class Sight:
     """Whether the cluster's machines see a study's folder, as on a shared disk: each is asked once, when it has come,
     while trials run."""
@@ -171,8 +177,6 @@ class Sight:
 
         folder = runs / study  # nobody else's, as a study has one driver
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{MARK}*"):  # by a driver that was killed
-            left.unlink(missing_ok=True)
         self._runs, self._say = runs, say
         self._mark = tempfile.NamedTemporaryFile(dir=folder, prefix=MARK)  # noqa: SIM115  until it is closed
         self._there = ray.remote(os.path.exists)
