@@ -99,6 +99,8 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
+    if isinstance(study.strategy, Exhaustive) and study.strategy.declared:
+        assert_declared_trainable(study, study.strategy, space, price)
     if isinstance(study.seeds, Sequential) and isinstance(study.strategy, Design):
         assert_arms_trainable(study, arms(study.strategy, space), space, price)
     notes += tuple(loading(space, info.shape, init) for init in initial) + auto.words(study, space)
@@ -329,6 +331,21 @@ def assert_trainable(study: Study, space: Space, price: Price, draws: int = 2_00
                 return
     bounds = " and ".join(map(str, study.constraints))
     raise StudyError(f"study {study.name!r} has nothing to train: none of {draws:,} configs drawn has {bounds}")
+
+
+def assert_declared_trainable(study: Study, design: Exhaustive, space: Space, price: Price) -> None:
+    """Raises StudyError where a constraint refuses the baseline, or the primary config: nothing could be compared."""
+    if not study.constraints:
+        return
+    told = arms(design, space)
+    primary = [arm for arm in told if arm.name == design.primary]
+    for what, remedy, arm in [("baseline", "base", told[0]), *(("primary config", "primary", arm) for arm in primary)]:
+        cost = price(space.config(arm.params))._asdict()
+        if broken := next((bound for bound in study.constraints if not bound.holds(cost)), None):
+            raise StudyError(
+                f"Exhaustive: the {what} {arm.name!r} breaks {broken} ({cost[broken.metric]:,}) and would never be trained;"
+                f" loosen the constraint, or name another by {remedy}="
+            )
 
 
 def assert_arms_trainable(study: Study, planned: list[Arm], space: Space, price: Price) -> None:

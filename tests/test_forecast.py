@@ -17,6 +17,7 @@ from harness.design import AddOneIn, Exhaustive, FractionalFactorial, OneAtATime
 from harness.errors import StudyError
 from harness.forecast import Clock, Forecast, deviation_seen, forecast, powers
 from harness.key import trial_key
+from harness.preflight import checked
 from harness.record import Epoch, Record
 from harness.space import choose, vary
 from harness.study import Study, at_most, maximize
@@ -152,6 +153,24 @@ def test_every_config_with_several_seeds_is_a_design_with_a_plan() -> None:
     assert plans_comparisons(one) and not plans_comparisons(study(Exhaustive(), space=space, seeds=(0,)))
     with pytest.raises(StudyError, match=r"Exhaustive\.primary = 'stage 1 SEE': no such arm; it has "):
         told(study(Exhaustive(primary="stage 1 SEE"), space=space))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        (Exhaustive(primary="stage 3 none"), r"the baseline 'stage 3 SE' breaks params at most .* name another by base="),
+        (
+            Exhaustive(base=ResNet(depth=8), primary="stage 3 SE"),
+            r"the primary config 'stage 3 SE' breaks params at most .* name another by primary=",
+        ),
+    ],
+)
+def test_a_declared_comparison_that_a_constraint_refuses_is_told(strategy: Exhaustive, said: str, tmp_path: Path) -> None:
+    space = vary(ResNet, depth=8, stages=(None, None, choose(SqueezeExcite(ratio=4), None)))
+    plain = price(Config(network=ResNet(depth=8), training=Training()))
+    one = study(strategy, space=space, constraints=(at_most("params", plain.params),), seeds=(0, 1))
+    with pytest.raises(StudyError, match=said):
+        checked(one, f"sqlite:///{tmp_path}/none.db", tmp_path)
 
 
 def test_time_is_that_of_the_same_network_else_by_macs() -> None:

@@ -61,12 +61,13 @@ def compared(facts: Facts) -> Comparison | None:
 
 
 def foremost(found: Comparison) -> Comparison:
-    """The comparison with its baseline and, of many arms, those of the best means, the best first."""
+    """The comparison with its baseline and, of many arms, the primary one and those of the best means, the best first."""
     base, *others = found.table.rows
     if len(others) <= MANY:
         return found
     sign = -1 if found.table.larger_is_better else 1
-    best = sorted((row for row in others if isfinite(row.mean)), key=lambda row: sign * row.mean)[:MANY]
+    told = [row for row in others if isfinite(row.mean) or row.arm == found.table.primary]
+    best = sorted(told, key=lambda row: (row.arm != found.table.primary, sign * row.mean))[:MANY]
     return replace(found, table=replace(found.table, rows=(base, *best)))
 
 

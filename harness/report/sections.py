@@ -57,7 +57,8 @@ def effects(facts: Facts) -> Section | None:
         return Section("effects", title, (Table(plain(few.table)), Note(beside)))
     drawn = forest(few, facts.units[facts.main.metric], layout())
     label = "Differences to the baseline with intervals; the table below holds the same values"
-    more = f"The best {MANY} of {len(found.effects):,} arms; effects.csv, beside this page, holds all."
+    first = f"The primary arm and the best {MANY - 1} others" if found.table.primary else f"The best {MANY}"
+    more = f"{first} of {len(found.effects):,} arms; effects.csv, beside this page, holds all."
     words = [more if few is not found else "", *found.table.notes(), plan_words(found)]
     shown = (Plot("effects", {"": drawn}, label, drawn.layout.height), Table(sheet(few.table)))
     return Section("effects", f"Effects: every arm against {found.arms.baseline}", (*shown, *map(Note, filter(None, words))))

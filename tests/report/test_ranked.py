@@ -11,7 +11,7 @@ from harness.report.ablation import plain
 from harness.report.comparison import compared, foremost
 from harness.report.facts import MANY, Facts, gather
 from harness.report.naming import sides
-from harness.report.sections import sections
+from harness.report.sections import effects, sections
 from harness.report.views import Axis, Spot, axes
 from harness.space import choose, vary
 from harness.study import Exhaustive, Study, minimize
@@ -74,6 +74,20 @@ def test_the_best_alone_are_listed_without_a_word_on_the_first():
     (section,) = (one for one in sections([facts]) if one.name == "effects")
     assert section.title == "The best 24 of 30 configs, by the means of their seeds"
     assert not section.plots
+
+
+def test_the_primary_arm_is_among_the_best_that_are_listed():
+    fields = {name: getattr(STUDY, name) for name in Study.model_fields}
+    primary = "stage 3 SE; width 1"
+    facts = gather(Study(**fields | {"strategy": Exhaustive(primary=primary)}), {}, [one.record for one in found().trials])
+    comparison = compared(facts)
+    assert comparison is not None
+    rows = foremost(comparison).table.rows
+    assert [row.arm for row in rows[:3]] == ["stage 3 none; width 1", primary, "stage 3 SE; width 2.4"]
+    assert len(rows) == 1 + MANY
+    section = effects(facts)
+    assert section is not None
+    assert any("The primary arm and the best 23 others of 29 arms" in str(block) for block in section.blocks)
 
 
 def test_the_picture_shows_the_means_where_intervals_are_far_wider():
