@@ -95,7 +95,7 @@ class Exhaustive(Part):
 
     kind: Literal["exhaustive"] = "exhaustive"
     base: Network | None = None
-    """What the others are compared with; None: every choice at its first option."""
+    """What the others are compared with; None: every choice at its first option, a span at its lowest value."""
     primary: str | None = None
     """The one config that is to be decided, by its name in the plan: tested alone, without correction for the others."""
     margin: Annotated[float, Field(gt=0)] | None = None
@@ -226,9 +226,10 @@ def _has_primary(design: Design | Exhaustive, given: Sequence[str]) -> None:
 
 def _every(design: Exhaustive, space: Space) -> list[Arm]:
     """Every config of a space, named by all that is chosen."""
-    base = space.active(_start(design, space))
-    others = (params for params in space.enumerate() if _frozen(params) != _frozen(base))
-    found = [params for params in (base, *others) if _is_network(space, params)]
+    found = [params for params in space.enumerate() if _is_network(space, params)]
+    if design.base is not None:
+        base = space.active(_start(design, space))
+        found = [base, *(params for params in found if _frozen(params) != _frozen(base))]
     told = [Arm(chosen_words(params, space), params) for params in found]
     _has_primary(design, [arm.name for arm in told])
     return told

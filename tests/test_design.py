@@ -11,6 +11,7 @@ from harness.design import (
     GENERATORS,
     AddOneIn,
     Design,
+    Exhaustive,
     Factorial,
     FractionalFactorial,
     LeaveOneOut,
@@ -23,6 +24,7 @@ from harness.design import (
 )
 from harness.errors import StudyError
 from harness.space import Space, Span, choose, span, vary
+from harness.strategies.proposers import Cells
 from harness.study import Study, at_most
 
 ATTENTION: Any = choose(
@@ -160,3 +162,12 @@ def test_reading_a_study_imports_no_kernel_of_the_users() -> None:
         study = Study(name="s", space=space, strategy=AddOneIn(), seeds=(0,), constraints=(at_most("macs", most),))
         found = arms_of(study, study.open_space(check=False), [], Shape(3, 32, 32, 10))
         assert found is not None and found.names == told
+
+
+def test_the_baseline_of_every_config_is_the_one_that_is_trained_first() -> None:
+    space = vary(ResNet, depth=8, width=span(1.0, 3.0, step=1.0))
+    study = Study(name="all", space=space, training=Training(epochs=1), strategy=Exhaustive(), seeds=(0, 1))
+    opened = study.open_space()
+    first, *_ = arms(Exhaustive(), opened)
+    proposal = Cells(study, opened).propose()
+    assert proposal is not None and first.params == proposal.params and first.name == "width 1"
