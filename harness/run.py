@@ -21,7 +21,7 @@ from harness.depot import Depot, Folder, depot
 from harness.design import digest
 from harness.errors import Interrupted, StorageError, StudyError
 from harness.execution.backend import Backend, LocalBackend, Resources
-from harness.execution.cluster import prepare
+from harness.execution.cluster import prepare, sweep
 from harness.execution.ledger import Ledger, Places, Rules, Watcher
 from harness.execution.reuse import may_stand, on_the_same_pictures
 from harness.execution.tracking import Tracking, assert_trackable
@@ -155,6 +155,8 @@ def run_study(
         store.set_attributes(study_id, definition(study, asked, found, places, options.rules))
         for one in left:
             retire(store, one, study.name, runs)
+        if isinstance(runs, Folder):
+            sweep(runs.path / study.name)
         if watcher is not None and found.changes:
             watcher.changed(found.changes)
         ledger = Ledger(

@@ -41,7 +41,7 @@ from ray.tune.search import Searcher  # noqa: E402
 from harness.depot import Folder, depot  # noqa: E402
 from harness.errors import HarnessError, one_line  # noqa: E402
 from harness.execution.backend import Resources  # noqa: E402
-from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join, sweep  # noqa: E402
+from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join  # noqa: E402
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.gpus import VISIBLE  # noqa: E402
 from harness.hardware import Hardware, cores  # noqa: E402
@@ -444,8 +444,6 @@ class RayBackend:
     def run(self, ledger: Ledger) -> None:
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(ROUND)  # the searcher says how many
         runs = depot(ledger.places.runs)
-        if isinstance(runs, Folder):
-            sweep(runs.path / ledger.study.name)
         shared = runs.path if isinstance(runs, Folder) and self._resources.address is not None else None
         with contextlib.nullcontext() if shared is None else Sight(shared, ledger.study.name, self._say) as sight:
             while self._round(ledger, sight) >= ROUND and not ledger.done:
