@@ -224,7 +224,7 @@ def test_params_come_back_as_they_were(
     kinds = {"a": CategoricalDistribution(choices), "b": FloatDistribution(1e-6, 1e6), "c": IntDistribution(-100, 100)}  # type: ignore[arg-type]
     with Store(storage) as store:
         study_id = created(store)
-        store.begin(study_id, params, kinds, {})  # type: ignore[arg-type]
+        store.begin(study_id, params, kinds, ATTRIBUTES)  # type: ignore[arg-type]
         (record,) = store.records(study_id)
     assert record.params == params
     assert [type(record.params[name]) for name in params] == [type(value) for value in params.values()]
