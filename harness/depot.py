@@ -274,3 +274,14 @@ def depot(text: str | Path) -> Depot:
     if not rest or ":" in protocol or protocol == "memory":
         raise StorageError(f"--runs {text}: name a bucket that all machines reach, as in s3://bucket/runs, or a folder")
     return Bucket(f"{protocol}://{rest}")
+
+
+def checkpoint_file(token: int) -> str:
+    """The name of a trial's checkpoint, by its driver's fencing token."""
+    return f"last-{token}.pt"
+
+
+def tokens(names: Iterable[str] | None) -> list[int]:
+    """Of the checkpoints among the files of a trial's folder, the largest first."""
+    found = (re.fullmatch(r"last-(\d+)\.pt", name) for name in names or ())
+    return sorted((int(match[1]) for match in found if match), reverse=True)

@@ -9,9 +9,9 @@ import os
 import queue
 import subprocess
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 from harness.child import begun, tell, told
 from harness.trial import Assignment, Outcome, Report, run_trial
@@ -22,7 +22,7 @@ PARTING = 10.0
 """Seconds in which it ends by itself, and the trial's other processes with it."""
 
 
-def run_apart(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Report]:
+def run_apart(assignment: Assignment, stop: Callable[[], bool]) -> Generator[Report, None, None]:
     """What `run_trial` gives, of a process of its own; one that dies is a lost worker."""
     last, lines = Report(()), queue.SimpleQueue[str]()
     asked, quiet = {"assignment": asdict(assignment)}, {"TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -69,7 +69,7 @@ def main() -> None:
             ends.set()
 
     assignment = Assignment(**told(hear=hear)["assignment"])
-    with contextlib.closing(cast("Generator[Report, None, None]", run_trial(assignment, ends.is_set))) as trial:
+    with contextlib.closing(run_trial(assignment, ends.is_set)) as trial:
         for report in trial:
             print(report.to_json(), file=reports, flush=True)
             if not answers.get():

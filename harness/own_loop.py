@@ -14,7 +14,6 @@ it by hand: `for found in run(Context(config, shape=Shape(3, 48, 48, 4))): print
 """
 
 import contextlib
-import fnmatch
 import hashlib
 import inspect
 import math
@@ -33,7 +32,7 @@ import numpy as np
 from harness.code import load
 from harness.config import Config, Training
 from harness.cost import Shape
-from harness.depot import Depot
+from harness.depot import Depot, tokens
 from harness.errors import CodeError, DataError, Diverged, HarnessError, Interrupted, hint, one_line
 from harness.record import Epoch
 from harness.study import UNLEARNED
@@ -326,7 +325,7 @@ def loop_of(target: str) -> Callable[[Context], Any]:
 
 def finished(context: Context) -> tuple[Epoch, ...]:
     """The epochs that an earlier run of the trial finished and kept, from which the loop will go on."""
-    if (stage := context._backstage) is None or not fnmatch.filter(stage.folder.names() or (), "last-*.pt"):
+    if (stage := context._backstage) is None or not tokens(stage.folder.names()):
         return ()
     from harness.training import checkpoint
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from harness.code import CannotImport, SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
-from harness.depot import Depot, depot
+from harness.depot import Depot, depot, tokens
 from harness.errors import DataError, DiskError, Diverged, Interrupted, RankFailed, RankLost, StoreClosed, one_line
 from harness.key import canonical, network_identity
 from harness.latency import Latency, answer
@@ -133,7 +133,7 @@ _checked: set[object] = set()
 """Networks whose closed-form cost ptflops has confirmed in this process."""
 
 
-def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
+def run_trial(assignment: Assignment, stop: Callable[[], bool] = lambda: False) -> Generator[Report, None, None]:
     """Trains, reporting each epoch; the last report has the outcome. A failing trial is an outcome, never an exception.
 
     Where `stop` says so it ends at the next batch, without an outcome: the checkpoint of the last epoch is where to go on.
@@ -244,7 +244,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool], stack: contextlib.E
     known = {} if timed is None else timed.metrics()
     told: dict[str, Any] = {"device": device.device_name(where), "measured": tuple(one.to_json() for one in measured)}
     origin: dict[str, Any] = {"threads": assignment.threads, "precision": training.precision}
-    if (broken := breach(assignment.bounds, known)) and not checkpoint.tokens(assignment.folder.names()):
+    if (broken := breach(assignment.bounds, known)) and not tokens(assignment.folder.names()):
         told |= {"reason": f"not trained: {broken}", "cause": "bound", "provenance": provenance() | origin}
         yield Report((), Outcome("failed", known, **told))
         return

@@ -1,14 +1,13 @@
 """How trials are run: what every backend is told, and the backend that uses this very process."""
 
 import contextlib
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 from harness.execution.ledger import Ledger
 from harness.hardware import Hardware
 from harness.lead import run_apart
-from harness.trial import Report, run_trial
+from harness.trial import run_trial
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ class LocalBackend:
     def run(self, ledger: Ledger) -> None:
         while (assignment := ledger.next()) is not None:
             run = run_trial if assignment.devices == 1 else run_apart
-            reports = cast("Generator[Report, None, None]", run(assignment, lambda: ledger.stopping))
-            with contextlib.closing(reports):
+            with contextlib.closing(run(assignment, lambda: ledger.stopping)) as reports:
                 for report in reports:
                     ledger.report(assignment.number, report)
                     if ledger.over(assignment.number):

@@ -7,12 +7,11 @@ from operator import le
 from typing import Literal
 
 from harness.analysis.front import front
-from harness.depot import depot
+from harness.depot import depot, tokens
 from harness.record import Record
 from harness.study import Study
 
 Keep = Literal["front", "all", "none"]
-CHECKPOINTS = "last-*.pt"
 PASSING = ("last-*", "*.part")
 """Files that are there only while a trial runs."""
 PROMOTABLE = 10
@@ -75,7 +74,7 @@ class Keeper:
 
     def holds(self, number: int) -> bool:
         """Whether there is a checkpoint to go on from."""
-        return bool(matching((self._folder / str(number)).names() or (), CHECKPOINTS))
+        return bool(tokens((self._folder / str(number)).names()))
 
     def hand_over(self, number: int, heir: int) -> None:
         """Gives the checkpoint of a stopped trial to the row that goes on with it; a second time changes nothing."""

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -182,7 +183,8 @@ class Ledger:
         records = self.store.records(self.study_id)
         self.rows = len(records)
         self.finished = Counter(record.state for record in records if record.state != "running")
-        self._filled = Filled(records, self._numbered, lambda record: self._cell(record.config, record.seed))
+        numbered = partial(self.store.numbered, self.study_id)
+        self._filled = Filled(records, numbered, lambda record: self._cell(record.config, record.seed))
         self._keeper = Keeper(self.rules.keep, self.places.runs, self.study, records)
         self._proposer = self._strategy(len(records))
         self._rounds = Rounds(self.study, self.space) if isinstance(self.study.seeds, Sequential) else None
@@ -541,9 +543,6 @@ class Ledger:
 
     def _has_row(self, config: Config, seed: int, cost: Cost) -> bool:
         return self._filled.has(self._cell(config, seed), seed, cost._asdict())
-
-    def _numbered(self, numbers: Sequence[int]) -> list[Record]:
-        return self.store.numbered(self.study_id, numbers)
 
     def _assignment(
         self,

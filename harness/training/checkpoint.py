@@ -6,14 +6,13 @@ worker of a dead driver writes beside its successor's checkpoint, never over it,
 
 import hashlib
 import io
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.depot import Depot
+from harness.depot import Depot, checkpoint_file, tokens
 from harness.errors import DiskError, HarnessError
 from harness.record import Epoch
 
@@ -31,8 +30,8 @@ def save(folder: Depot, token: int, key: str, state: Mapping[str, Any], curve: l
     names = folder.names()
     if names is None or any(found > token for found in tokens(names)):
         raise Fenced(f"another driver has taken this trial over: {folder}")
-    folder.write(name(token), serial({"key": key, **state, "curve": [point.row() for point in curve]}))
-    folder.remove(name(found) for found in tokens(names) if found < token)
+    folder.write(checkpoint_file(token), serial({"key": key, **state, "curve": [point.row() for point in curve]}))
+    folder.remove(checkpoint_file(found) for found in tokens(names) if found < token)
 
 
 def serial(content: Mapping[str, Any]) -> bytes:
@@ -42,22 +41,11 @@ def serial(content: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def name(token: int) -> str:
-    """Of a checkpoint's file."""
-    return f"last-{token}.pt"
-
-
-def tokens(names: Iterable[str] | None) -> list[int]:
-    """Of the checkpoints among a folder's files, the largest first."""
-    found = (re.fullmatch(r"last-(\d+)\.pt", one) for one in names or ())
-    return sorted((int(match[1]) for match in found if match), reverse=True)
-
-
 def load(folder: Depot, key: str, device: str) -> dict[str, Any] | None:
     """The newest readable checkpoint of this very trial, None where there is none; nothing in it is executed."""
     for token in tokens(folder.names()):
         try:
-            content: dict[str, Any] = torch.load(folder.file(name(token)), map_location=device, weights_only=True)
+            content: dict[str, Any] = torch.load(folder.file(checkpoint_file(token)), map_location=device, weights_only=True)
         except DiskError:  # what is there is not known
             raise
         except Exception:  # half of a disk's truth is none
