@@ -20,10 +20,8 @@ class CannotImport(CodeError):
 
 
 def add_paths(folders: list[str]) -> None:
-    """Let `package.module` be found in these folders too."""
-    for folder in folders:
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    """Let `package.module` be found in these folders too: before all others, and in the first of them that has it."""
+    sys.path[:] = [*dict.fromkeys(folders), *(place for place in sys.path if place not in folders)]
     importlib.invalidate_caches()
 
 

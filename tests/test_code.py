@@ -140,3 +140,12 @@ def test_defaults_follow_the_source(lab):
     path.write_text("class Gate:\n    def __init__(self, channels, a=8): ...\n")
     os.utime(path, ns=(0, 10**18))
     assert code.written_defaults("gate_i:Gate") == {"a": 8}
+
+
+def test_of_two_folders_with_a_module_the_first_named_has_it(lab):
+    """`harness resume --code NEW` puts NEW before the folders that the study was begun with, though known already."""
+    old, new = write(lab, "old/gate_h.py", "x = 1\n"), write(lab, "new/gate_h.py", "x = 2\n")
+    code.add_paths([str(old.parent)])
+    code.add_paths([str(new.parent), str(old.parent)])
+    assert code.source_file("gate_h:Gate") == new
+    assert sys.path.count(str(old.parent)) == 1

@@ -103,6 +103,7 @@ def fill(folder: Path, trials: int) -> str:
     from harness.trial import Outcome, Report
 
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ["HARNESS_CACHE"] = str(folder / "cache")
     for left in folder.glob("harness.db*"):  # of a run that was cut short
         left.unlink()
     (folder / "sized_loop.py").write_text(LOOP)
@@ -302,6 +303,7 @@ def twin(folder: Path) -> Iterator[tuple[str, Path]]:
     try:
         for path in [folder / "harness.db", *folder.glob("*.py")]:
             shutil.copy(path, work)
+        shutil.copytree(folder / "cache", work / "cache")  # as a study of so many trials has it
         yield f"sqlite:///{work}/harness.db", work
     finally:
         shutil.rmtree(work)
