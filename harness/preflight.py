@@ -15,7 +15,7 @@ from harness.data.cache import Progress
 from harness.data.own import own_info
 from harness.data.pictures import DataInfo
 from harness.data.sources import open_data, open_test
-from harness.design import Arm, Design, Listed, Sequential, arms, more_seeds
+from harness.design import Arm, Design, Factorial, FractionalFactorial, LeaveOneOut, Listed, Sequential, arms, more_seeds
 from harness.errors import ConfigError, StudyError
 from harness.execution.ledger import Price
 from harness.hardware import Hardware, worth_compiling
@@ -32,6 +32,8 @@ from harness.weights import weights_source
 
 PICTURES = ("dataset", "limit", "image_size", "loading", "skip_bad_images")
 """Fields of Training that say which pictures a study is about."""
+CROSSED = (Factorial, FractionalFactorial)
+"""Designs whose effects are of choices, over all arms that are trained: they compare with no baseline."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def checked(study: Study, storage: str, data: Path, code: tuple[str, ...] = (), 
         try_kernels(study)
         rehearse(space, price)
     assert_trainable(study, space, price)
-    if isinstance(study.strategy, Exhaustive) and study.strategy.declared:
-        assert_declared_trainable(study, study.strategy, space, price)
+    if isinstance(study.strategy, Design) or (isinstance(study.strategy, Exhaustive) and study.strategy.declared):
+        assert_compared_trainable(study, study.strategy, space, price)
     if isinstance(study.seeds, Sequential) and isinstance(study.strategy, Design):
         assert_arms_trainable(study, arms(study.strategy, space), space, price)
     notes += tuple(loading(space, info.shape, init) for init in initial) + auto.words(study, space)
@@ -333,17 +335,18 @@ def assert_trainable(study: Study, space: Space, price: Price, draws: int = 2_00
     raise StudyError(f"study {study.name!r} has nothing to train: none of {draws:,} configs drawn has {bounds}")
 
 
-def assert_declared_trainable(study: Study, design: Exhaustive, space: Space, price: Price) -> None:
-    """Raises StudyError where a constraint refuses the baseline, or the primary config: nothing could be compared."""
+def assert_compared_trainable(study: Study, design: Design | Exhaustive, space: Space, price: Price) -> None:
+    """Raises StudyError where a constraint refuses the baseline, or the primary arm: nothing could be compared."""
     if not study.constraints:
         return
-    told = arms(design, space)
-    primary = [arm for arm in told if arm.name == design.primary]
-    for what, remedy, arm in [("baseline", "base", told[0]), *(("primary config", "primary", arm) for arm in primary)]:
+    told, kind = arms(design, space), type(design).__name__
+    base = "full" if isinstance(design, LeaveOneOut) else "base"
+    primary = [("primary arm", "primary", arm) for arm in told if arm.name == design.primary]
+    for what, remedy, arm in [*([] if isinstance(design, CROSSED) else [("baseline", base, told[0])]), *primary]:
         cost = price(space.config(arm.params))._asdict()
         if broken := next((bound for bound in study.constraints if not bound.holds(cost)), None):
             raise StudyError(
-                f"Exhaustive: the {what} {arm.name!r} breaks {broken} ({cost[broken.metric]:,}) and would never be trained;"
+                f"{kind}: the {what} {arm.name!r} breaks {broken} ({cost[broken.metric]:,}) and would never be trained;"
                 f" loosen the constraint, or name another by {remedy}="
             )
 

@@ -1,11 +1,12 @@
 """What a trial left behind: the one shape that trials write, and store, analysis and report read."""
 
+import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Literal, cast
+from functools import cached_property, wraps
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from harness.config import Config, Scalar, part_from_json
 
@@ -13,6 +14,26 @@ State = Literal["running", "complete", "stopped", "failed"]
 """stopped: ended early by our scheduler, and nothing else."""
 FOLLOWED = ("accuracy", "loss", "train_loss", "top5")
 """What our own loop measures after each epoch."""
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+def uncollected(make: Callable[Given, Made]) -> Callable[Given, Made]:
+    """The function, during which cycles are not looked for: of a hundred thousand records none is one, and to go through
+    all of them again and again takes a fifth of the time that they are made in."""
+
+    @wraps(make)
+    def made(*given: Given.args, **named: Given.kwargs) -> Made:
+        collected = gc.isenabled()
+        gc.disable()
+        try:
+            return make(*given, **named)
+        finally:
+            if collected:
+                gc.enable()
+
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reading from Python."""
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ import pytest
 
 from harness.errors import StorageError
 from harness.execution.ledger import Rules
+from harness.record import uncollected
 from harness.results import open_study
 from harness.run import Options, run_study
 from harness.study import Study
@@ -34,3 +36,19 @@ def test_reading_imports_neither_torch_nor_ray(make_study: Callable[..., Study],
         "sys.exit('torch' in sys.modules or 'ray' in sys.modules or 'optuna' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_cycles_are_looked_for_again_after_rows_were_made() -> None:
+    def fails() -> None:
+        raise ValueError(gc.isenabled())
+
+    assert gc.isenabled() and not uncollected(gc.isenabled)() and gc.isenabled()
+    assert not uncollected(lambda: uncollected(gc.isenabled)() or gc.isenabled())(), "an inner one leaves it to the outer"
+    with pytest.raises(ValueError, match="False"):
+        uncollected(fails)()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert not uncollected(gc.isenabled)() and not gc.isenabled(), "who had it off has it off"
+    finally:
+        gc.enable()

@@ -12,7 +12,7 @@ from harness.analysis.front import front, measured
 from harness.config import Backbone, Scalar
 from harness.cost import Cost, Shape
 from harness.design import Design, Exhaustive, arms
-from harness.record import Record, State
+from harness.record import Record, State, uncollected
 from harness.report.words import Difference, Unit, differences, is_share, unit
 from harness.space import Space, Span
 from harness.strategies.stopping import recalled
@@ -306,6 +306,7 @@ class Facts:
         return dict(Counter(trial.record.device for trial in self.trials if trial.record.device).most_common())
 
 
+@uncollected
 def gather(study: Study, attributes: dict[str, Any], records: Sequence[Record], confirmed: Facts | None = None) -> Facts:
     """The facts of a study and its records, which may be none; `confirmed` are those of the study that confirms it."""
     space = study.open_space(check=False)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from harness.record import Record
+from harness.record import Record, uncollected
 from harness.report import notes, sentences
 from harness.report.ablation import written
 from harness.report.choices import factors_csv
@@ -93,6 +93,7 @@ def render(studies: Sequence[Facts], written: datetime) -> str:
     )
 
 
+@uncollected
 def data(studies: Sequence[Facts]) -> dict[str, Any]:
     """What the page's figures, table and panel draw from: studies, units, and every trial once."""
     units = [one for metric, one in units_of(studies).items() if any(facts.known(metric) for facts in studies)]

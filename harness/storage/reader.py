@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from harness.config import Scalar
 from harness.errors import StorageError, hint
-from harness.record import Epoch, Measurement, Record, State
+from harness.record import Epoch, Measurement, Record, State, uncollected
 from harness.storage import tables
 from harness.storage.tables import reading, shown
 
@@ -142,6 +142,7 @@ def read_points(url: str, study_id: int, objectives: int) -> "NDArray[np.float64
     return np.fromiter(chain.from_iterable(found), float).reshape(-1, 1 + objectives)
 
 
+@uncollected
 def records_of(connection: Connection, study_id: int, wanted: ColumnElement[bool] | None = None) -> list[Record]:
     """Every trial of a study, or those of it that are wanted, by number, on an open connection; rows that another tool has
     left in it have no key, and are none."""
