@@ -154,8 +154,8 @@ def multiplied(url: str, times: int) -> None:
             "trial_values": "NULL, trial_id + {ids}, objective, value - {less} * (objective = 0), value_type",
             "trial_intermediate_values": "NULL, trial_id + {ids}, step, intermediate_value, intermediate_value_type",
             "trial_user_attributes": (
-                "NULL, trial_id + {ids}, key, CASE key WHEN 'key' THEN '\"{copy}' || substr(value_json, 5)"
-                " WHEN 'metrics'"
+                "NULL, trial_id + {ids}, key, CASE key WHEN 'key' THEN CASE WHEN trial_id IN {failed}"
+                " THEN value_json ELSE '\"{copy}' || substr(value_json, 5) END WHEN 'metrics'"
                 " THEN json_replace(value_json, '$.accuracy', json_extract(value_json, '$.accuracy') - {less})"
                 " ELSE value_json END"
             ),
@@ -163,6 +163,7 @@ def multiplied(url: str, times: int) -> None:
         ids, rows = connection.execute("SELECT max(trial_id), count(*) FROM trials").fetchone()
         for index in range(1, times):
             given = {"ids": index * ids, "rows": index * rows, "less": index / 1e4, "copy": f"{index:03x}"}
+            given["failed"] = "(SELECT trial_id FROM trials WHERE state = 'FAIL')"  # with other keys they would be run again
             for table, columns in tables.items():
                 query = f"INSERT INTO {table} SELECT {columns.format(**given)} FROM {table} WHERE trial_id <= {ids}"
                 connection.execute(query)
