@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ class Results:
 
     study: Study
     attributes: dict[str, Any]
-    storage: str
+    storage: str = field(repr=False)  # which may hold a password
     study_id: int
 
     @cached_property

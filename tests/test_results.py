@@ -19,6 +19,7 @@ def test_a_study_as_a_frame(make_study: Callable[..., Study], storage: str, monk
     run_study(make_study(), Options(storage=storage, backend="local"))
     results = open_study("tiny", storage)
     frame = results.frame()
+    assert storage not in repr(results), "a URL may hold a password"
     assert list(frame.index) == [0, 1, 2, 3] and set(frame["state"]) == {"complete"}
     assert {"stages.3.attention", "params", "macs", "accuracy", "seed", "key"} <= set(frame.columns)
     assert frame[frame["front"]].index.tolist() == [record.number for record in results.front()]

@@ -1,6 +1,7 @@
 """A driver on a Ray cluster is a process of its own: Ray ends one whose head is lost, and here it is begun again."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from contextlib import AbstractContextManager
 
 LOOKED_AFTER = "HARNESS_LOOKED_AFTER_BY"
 """In the environment of such a driver: who looks after it."""
+WORDS = "HARNESS_WORDS"
+"""In the environment of such a driver: what it is told to do, for its command line, which Ray keeps, shows no passwords."""
 LOOK_EVERY = 0.5
 """Seconds between looks at the head."""
 GONE = 3
@@ -29,6 +32,12 @@ def is_looked_after() -> bool:
     return os.environ.get(LOOKED_AFTER) == str(os.getppid())
 
 
+def words_given() -> list[str] | None:
+    """What such a driver is told to do; None for any other process, which is told by its command line."""
+    said = os.environ.pop(WORDS, None)
+    return json.loads(said) if said is not None and is_looked_after() else None
+
+
 def end_with_parent() -> None:
     """Ends this process, a driver that is looked after, when who looks after it ends."""
 
@@ -44,8 +53,10 @@ def watch(address: str, limit: float | None, signals: Signals) -> int:
     """Runs this very command as a driver, and again each time the cluster's head was lost and is back, which costs what a
     kill -9 does: the epochs under way. Its exit code; a negative one where time was up, or a signal came, without a head."""
     from harness.execution.cluster import BACK_AGAIN, TOLD, prepare
+    from harness.storage.tables import masked
 
     prepare(address)
+    program = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     end = None if limit is None else time.monotonic() + limit
     told, tell = os.pipe()
     os.set_blocking(told, False)
@@ -53,8 +64,10 @@ def watch(address: str, limit: float | None, signals: Signals) -> int:
     with signals() as caught:
         while True:
             left = [] if end is None else ["--for", f"{max(end - time.monotonic(), 1):.0f}s"]
-            words, began = [sys.executable, *sys.orig_argv[1:], *left], time.monotonic()
-            driver = subprocess.Popen(words, env=environment, process_group=0, pass_fds=(tell,))
+            words, began = [*sys.argv[1:], *left], time.monotonic()
+            environment[WORDS] = json.dumps(words)
+            shown = [sys.executable, *program, *map(masked, words)]
+            driver = subprocess.Popen(shown, env=environment, process_group=0, pass_fds=(tell,))
             head = Head(address, told)
             code = followed(driver, head, caught)
             aborted = code == -signal.SIGABRT and time.monotonic() - began > SOON

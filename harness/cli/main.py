@@ -5,6 +5,7 @@ import sys
 import typer
 
 from harness.cli import boards, confirming, making, measuring, moving, planning, reading, running, tables, taking, upkeep
+from harness.cli.cluster import words_given
 from harness.errors import HarnessError
 
 app = typer.Typer(
@@ -23,7 +24,7 @@ for module in (making, planning, running, confirming, measuring, reading, boards
 def main() -> None:
     """The `harness` command: what a user got wrong is one line on stderr and exit code 2."""
     try:
-        app()
+        app(words_given())
     except HarnessError as error:
         print(f"harness: {error}", file=sys.stderr)
         sys.exit(2)
