@@ -44,8 +44,9 @@ def test_a_stopped_trial_trains_no_further_and_its_worker_goes_on(
     storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Any
 ) -> None:
     log, loop = tmp_path / "epochs.txt", f"loop_for_{backend}"  # a loop notes each epoch it trains, and that it was closed
-    (tmp_path / f"{loop}.py").write_text(LOOP.format(log=str(log)))
+    (tmp_path / f"{loop}.py").write_text(LOOP.format(log=log.name))
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # a relative path is the same file in a worker
     study = Study(
         name="s",
         space=SPACE,
