@@ -30,13 +30,13 @@ from harness.hardware import Hardware, hardware_here
 from harness.parts.part import is_target
 from harness.preflight import Checked, assert_possible, checked, grown, known, long_enough
 from harness.provenance import provenance
-from harness.shard import Shard
+from harness.shard import Shard, agreed
 from harness.sharing import AUTO, assert_sensible, measure, packed, settled
 from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import Stored, read_studies, revision
 from harness.storage.store import Store
-from harness.storage.tables import is_there, lasting, runs_beside, shown
-from harness.study import Study
+from harness.storage.tables import database_file, is_there, lasting, runs_beside, shown
+from harness.study import Study, differences
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def run_study(
                 backend = opening.enter_context(opened(options, found, watcher, over))
                 hardware = backend.hardware()
             assert_possible(study, hardware)
-            study = resolved(study, hardware, long_enough(found, hardware), found.info)
+            study, taken = resolved_as_first(study, hardware, found, options)
+            assert_possible(study, hardware)
+            gone += taken
 
         # become the one driver of the study, write it down, take up what an earlier run left
         store = stack.enter_context(Store(options.storage))
@@ -351,6 +353,26 @@ def resolved(study: Study, hardware: Hardware, compiles: bool, info: DataInfo) -
     }
     measure = [latency.resolved(hardware.device, study.threads).model_dump() for latency in study.measures]
     return Study.from_json(study.settled(answers).to_json() | {"measure": measure})
+
+
+def resolved_as_first(study: Study, hardware: Hardware, found: Checked, options: Options) -> tuple[Study, tuple[str, ...]]:
+    """The study resolved, a shard as the first of its siblings to begin was, wherever that ran, for they are one study; and a
+    note where it would be another here."""
+    compiles, file = long_enough(found, hardware), database_file(options.storage)
+    own = resolved(study, hardware, compiles, found.info)
+    if options.rules.shard is None or file is None:
+        return own, ()
+    name = digest({field: found.asked[field] for field in ("network", "training", "measure")})
+    place = file.with_name(f"{found.written.name}.{name}.json")
+    mine = {"device": hardware.device, "precision": hardware.precision, "compile": compiles}
+    first = agreed(place, mine)
+    there = hardware._replace(device=first["device"], precision=first["precision"])
+    study = resolved(study, there, first["compile"], found.info)
+    if not (changes := differences(own.to_json(), study.to_json())):
+        return study, ()
+    return study, (
+        f"what is `auto` is as the first shard settled it ({place}), not as it would be here: {'; '.join(changes)}",
+    )
 
 
 @contextlib.contextmanager

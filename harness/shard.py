@@ -5,13 +5,18 @@ configs without seeds to compare are dealt in turn. Merged, the parts are the wh
 looks at its results becomes a search of its own for each part, with a share of the trials.
 """
 
+import contextlib
+import json
+import os
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.design import Sequential
-from harness.errors import StudyError
+from harness.errors import StorageError, StudyError, one_line
 from harness.report.words import counted
 from harness.space import Params
 from harness.study import Exhaustive, Random, Search, Study
@@ -138,3 +143,21 @@ class Dealt:
 
     def remember(self, proposal: "Proposal", values: Sequence[float]) -> None:
         self._whole.remember(proposal, values)
+
+
+def agreed(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
+    """What the first of a study's parts to begin has written into their file, be it this one; it is there whole or not at
+    all, and nobody writes it again."""
+    try:
+        if not file.exists():
+            draft = file.with_name(f".{uuid.uuid4().hex}")
+            draft.write_text(json.dumps(mine))
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft, file)  # of several at one instant, one does
+            finally:
+                draft.unlink()
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError) as error:
+        remedy = "the shards of a study agree there on what is `auto`; make its folder writable, or remove the file"
+        raise StorageError(f"{file}: {one_line(error)}: {remedy}") from None
