@@ -5,6 +5,7 @@ is kept. Its own retries, snapshots, loggers and restore are off: the database i
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -46,6 +47,7 @@ from harness.execution.cluster import LOOK_EVERY, Asked, Room, Say, Sight, join 
 from harness.execution.ledger import Ledger  # noqa: E402
 from harness.gpus import VISIBLE  # noqa: E402
 from harness.hardware import Hardware, cores  # noqa: E402
+from harness.storage.lease import this_process  # noqa: E402
 from harness.trial import LACKS, Assignment, Report, run_trial  # noqa: E402
 
 ROUND = 2_000
@@ -310,7 +312,7 @@ class Guard:
     def __init__(self) -> None:
         place = short_folder()
         clear_left_behind(place)
-        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-{namespace()}-", dir=place)
+        self.folder = tempfile.mkdtemp(prefix=f"harness-{os.getpid()}-{system()}-", dir=place)
         command = [sys.executable, "-I", "-S", "-c", GUARD, self.folder]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
@@ -327,7 +329,7 @@ def short_folder() -> Path:
     """Where temporary files go, or another such place where its path is too long for the sockets that Ray puts there, as
     that of a scheduler's job often is."""
     pid = os.getpid()
-    below = f"/harness-{pid}-{namespace()}-abcdefgh/session_2026-01-01_00-00-00_123456_{pid}/sockets/plasma_store"
+    below = f"/harness-{pid}-{system()}-abcdefgh/session_2026-01-01_00-00-00_123456_{pid}/sockets/plasma_store"
     places = dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp"))
     fitting = (Path(place) for place in places if len(os.fsencode(place + below)) <= SOCKET and os.access(place, os.W_OK))
     if (found := next(fitting, None)) is None:
@@ -335,20 +337,20 @@ def short_folder() -> Path:
     return found
 
 
-def namespace() -> str:
-    """Three hex digits of the namespace that process ids belong to: containers may share a temporary folder."""
-    try:
-        return f"{Path('/proc/self/ns/pid').stat().st_ino % 4096:03x}"
-    except OSError:
-        return "000"
+def system() -> str:
+    """Six hex digits of what process ids belong to, a machine from one boot to the next, or a container on it: others may
+    share a temporary folder."""
+    me = this_process()
+    return hashlib.sha256(f"{me.host} {me.boot} {me.namespace}".encode()).hexdigest()[:6]
 
 
 def clear_left_behind(folder: Path) -> None:
-    """Removes temporary folders of drivers of ours that were killed: their names hold the process id."""
-    for left in folder.glob(f"harness-*-{namespace()}-*"):
+    """Removes temporary folders of drivers of ours that were killed here: their names hold system and process id."""
+    for left in folder.glob(f"harness-*-{system()}-*"):
         pid = left.name.split("-")[1]
-        if pid.isdigit() and not _alive(int(pid)) and left.stat().st_uid == os.getuid():
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # others clear too
+            if pid.isdigit() and not _alive(int(pid)) and left.stat().st_uid == os.getuid():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:
@@ -387,7 +389,10 @@ class RayBackend:
     ) -> None:
         """`targets` are the user's modules, shipped to a cluster; `say` is told what is waited for."""
         self._resources, self._say = resources, say
-        self._guard = Guard()
+        try:
+            self._guard = Guard()
+        except OSError as error:
+            raise HarnessError(f"Ray on this machine cannot be started: {one_line(error)}") from None
         self._folder = self._guard.folder
         before = handlers()
         logging.getLogger("ray").setLevel(logging.ERROR)
