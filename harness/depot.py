@@ -10,7 +10,6 @@ import io
 import os
 import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections import defaultdict
@@ -60,11 +59,13 @@ class Folder:
             raise DiskError(f"{self} cannot be made ({error.strerror}); mend it, or name another place by --runs") from None
 
     def names(self) -> list[str] | None:
-        """Of the files in it; None where there is no such folder."""
+        """Of the files in it; None where there is no such folder. Raises DiskError where it is closed to this user."""
         try:
             return [path.name for path in self.path.iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise closed(str(self), error) from None
 
     def inside(self) -> dict[str, list[str]]:
         """The folders in it, with the names of their files."""
@@ -85,16 +86,16 @@ class Folder:
             raise DiskError(f"{self} cannot be written ({error.strerror}): {remedy}") from None
 
     def _write(self, name: str, content: bytes) -> None:
-        handle, made = tempfile.mkstemp(dir=self.path, suffix=".part")
+        made = self.path / f"{uuid.uuid4().hex}.part"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with made.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(made).replace(self.path / name)
+            made.replace(self.path / name)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(made).unlink()
+                made.unlink()
             raise
 
     def remove(self, names: Iterable[str]) -> None:
@@ -255,6 +256,14 @@ def _answer(fs: Any, what: str, *arguments: Any, seconds: float) -> Any:
 
 
 Depot: TypeAlias = Folder | Bucket
+
+
+def closed(what: str, error: PermissionError) -> DiskError:
+    """Of what another user has left and keeps."""
+    return DiskError(
+        f"{what} cannot be read ({error.strerror}): have its owner allow it (`chmod -R g+rwX` on the runs folder), or name"
+        " another place by --runs"
+    )
 
 
 def depot(text: str | Path) -> Depot:

@@ -29,6 +29,7 @@ from harness.space import choose, span, vary
 from harness.storage.reader import read_records, read_studies
 from harness.study import Asha, Exhaustive, Random, Study, maximize, minimize
 from harness.trial import Assignment, Outcome, run_trial
+from tests.users import BEN, user
 
 REAL = '''
 import random
@@ -355,6 +356,15 @@ def test_data_of_ones_own_are_in_the_key(tmp_path: Path) -> None:
     first = own_info(files, tmp_path).fingerprint
     (tmp_path / "scans" / "one.txt").write_text("two")
     assert len({base.fingerprint, first, own_info(files, tmp_path).fingerprint}) == 3
+
+
+def test_a_file_of_ones_own_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o777)
+    closed = tmp_path / "one.txt"
+    closed.touch(0)
+    with user(BEN), pytest.raises(DataError, match=r"^one.txt: cannot be read; mend or remove it, or narrow OwnData.files$"):
+        own_info(DATA.model_copy(update={"files": "*.txt"}), Path())
 
 
 NETWORKS = """

@@ -128,6 +128,17 @@ def test_what_only_this_machine_may_lack_is_told_apart(
     assert outcome.cause == cause and reason in outcome.reason and outcome.traceback
 
 
+def test_a_machine_that_lacks_what_links_lead_to_lacks_the_pictures(tmp_path: Path) -> None:
+    for file in ("train/cat/0.png", "train/dog/0.png", "test/cat/0.png", "test/dog/0.png"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).symlink_to(tmp_path / "not-mounted" / "here.png")
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name / "1.png").symlink_to(tmp_path / "not-mounted" / "here.png")
+    config = Config(network=ResNet(depth=8), training=Training(dataset="folder", image_size=8)).model_dump(mode="json")
+    outcome = last(list(run_trial(assignment(tmp_path, config=config, data=str(tmp_path)))))
+    assert outcome.cause == "pictures" and "cat/0.png: not a readable picture (FileNotFoundError" in outcome.reason
+
+
 def test_a_checkpoint_of_another_trial_is_left_alone(tmp_path: Path) -> None:
     first = run_trial(assignment(tmp_path))
     next(first)

@@ -2,7 +2,8 @@
 
 An entry is made beside its place and renamed once it is whole, so that what a killed builder leaves is never read and is
 swept by the next one. Who uses an entry shares a lock to its end, so that nobody's pictures are cleared away. Locks are the
-kernel's and end with their holders.
+kernel's and end with their holders. Several users may share a cache: whoever may write its folder may write the folders and
+locks in it.
 """
 
 import contextlib
@@ -11,8 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def entry(name: str, build: Callable[[Path], None], progress: Progress | None = 
         release(name)
         with _writable(), _swept(), _locked(name, progress):
             if not place.is_dir():
-                made = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".part", dir=cache_folder()))
+                made = cache_folder() / f"{name}.{uuid.uuid4().hex}.part"
+                made.mkdir()
                 try:
                     build(made)
                     (made / ABOUT).write_text(about)
@@ -65,12 +67,26 @@ def hold(name: str) -> bool:
     path = used(name)
     if path not in _held:
         with contextlib.suppress(OSError):
-            path.parent.mkdir(exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            _held[path] = handle
+            _held[path] = lock = lock_file(path)
             os.utime(path)
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            fcntl.flock(lock, fcntl.LOCK_SH)
     return True
+
+
+def lock_file(path: Path) -> int:
+    """Opens a lock, made where it is not there, which whoever may write the cache may take."""
+    _share(path.parent)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):  # another user's, who has done so
+        os.fchmod(lock, cache_folder().stat().st_mode & 0o666)
+    return lock
+
+
+def _share(folder: Path) -> None:
+    """Makes a folder of the cache that whoever may write the cache may write; sticky it is not, as notes are replaced."""
+    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):  # another user's, who has done so
+        folder.chmod(cache_folder().stat().st_mode & 0o2777)
 
 
 def used(name: str) -> Path:
@@ -80,22 +96,22 @@ def used(name: str) -> Path:
 
 def release(name: str) -> None:
     """Takes the mark off."""
-    handle = _held.pop(used(name), None)
-    if handle is not None:
-        os.close(handle)
+    if (lock := _held.pop(used(name), None)) is not None:
+        os.close(lock)
 
 
 def known(state: Any, content: Callable[[], str]) -> str:
     """The name of a content that costs reading, remembered by a state that is cheap to look at: names, sizes, times."""
     note = cache_folder() / "known" / name_of(state)
-    if note.is_file() and (name := note.read_text()):
-        return name
+    with contextlib.suppress(OSError):  # none yet, or one that its writer keeps from us
+        if name := note.read_text():
+            return name
     name = content()
     with _writable():
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as made:
-            made.write(name)
-        Path(made.name).replace(note)
+        _share(note.parent)
+        made = note.with_name(f"{note.name}.{uuid.uuid4().hex}")
+        made.write_text(name)
+        made.replace(note)
     return name
 
 
@@ -113,7 +129,7 @@ def _writable() -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(name: str, progress: Progress | None) -> Iterator[None]:
     """Holds the lock of an entry; `progress` is told of the waiting, so that it may end it."""
-    with (cache_folder() / "locks" / name).open("a") as lock:
+    with os.fdopen(lock_file(cache_folder() / "locks" / name)) as lock:
         while not _taken(lock.fileno()):
             if progress is not None:
                 progress(0, 0)
@@ -135,9 +151,9 @@ def _taken(lock: int) -> bool:
 @contextlib.contextmanager
 def _swept() -> Iterator[None]:
     """Removes what killed builders have left: parts whose lock is free."""
-    (cache_folder() / "locks").mkdir(exist_ok=True)
     for part in cache_folder().glob("*.part"):
-        with (cache_folder() / "locks" / part.name.partition(".")[0]).open("a") as lock, contextlib.suppress(OSError):
+        path = cache_folder() / "locks" / part.name.partition(".")[0]
+        with contextlib.suppress(OSError), os.fdopen(lock_file(path)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(part, ignore_errors=True)
     yield

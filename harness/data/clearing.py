@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.cache import ABOUT, cache_folder, used
+from harness.data.cache import ABOUT, cache_folder, lock_file, used
 from harness.data.pictures import facts_of
 from harness.errors import DataError, one_line
 
@@ -123,7 +123,7 @@ def _alone(name: str, *, make: bool) -> Iterator[bool]:
 def _taken(stack: contextlib.ExitStack, path: Path, make: bool) -> bool:
     """Takes a lock to the end of the stack, where it is free."""
     try:
-        lock = stack.enter_context(path.open("a" if make else "r"))
+        lock = stack.enter_context(os.fdopen(lock_file(path)) if make else path.open())
     except OSError:  # never made, so that nobody holds it; or a cache that is only read
         return True
     try:

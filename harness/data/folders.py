@@ -21,7 +21,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from harness.config import Training
 from harness.data.cache import Progress, entry, known, name_of
-from harness.data.pictures import DataInfo, Files, Levels, Pictures, facts_of, keep_facts, read, write
+from harness.data.pictures import DataInfo, Files, Levels, Pictures, facts_of, keep_facts, read, whole, write
 from harness.errors import DataError, one_line
 from harness.hardware import cores
 
@@ -117,18 +117,37 @@ def _assert_enough(folder: Path, count: int, least: int) -> None:
 
 
 def state_of(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of files."""
-    return [(file.name, (found := file.stat()).st_size, found.st_mtime_ns) for file in files]
+    """Names, sizes and times of files; of one that cannot be opened, -1 and 0, whatever may be behind it."""
+    return [(file.name, *_looks(file)) for file in files]
+
+
+def _looks(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:  # a link to nowhere
+        return -1, 0
+    return (found.st_size, found.st_mtime_ns) if os.access(file, os.R_OK) else (-1, 0)
+
+
+UNREADABLE = "unreadable"
+"""In the place of a file's hash."""
 
 
 def digests(files: Sequence[Path], progress: Progress | None) -> list[str]:
-    """Hashes of what the files hold."""
+    """Hashes of what the files hold; who decodes them says which cannot be read, and why."""
 
     def asked(done: int, total: int) -> None:
         if progress is not None:
             progress(0, 0)
 
-    return list(_each(lambda file: hashlib.sha256(file.read_bytes()).hexdigest(), files, asked))
+    return list(_each(_digest, files, asked))
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return UNREADABLE
 
 
 def _each(work: Callable[[Path], Done], files: Sequence[Path], progress: Progress | None) -> Iterator[Done]:
@@ -276,9 +295,10 @@ def _streamed(found: Listing, training: Training, progress: Progress | None) -> 
 
     name = name_of("stream", found.state, side, training.skip_bad_images, UPRIGHT)
     folder = entry(name, build, progress, f"{found.part.resolve()}, read as it passes")
-    kept, names = np.load(folder / "kept.npy"), found.names
-    files = Files(found.root, [names[place] for place in kept], np.array(found.labels, np.int64)[kept])
-    return files, facts_of(folder, "folder", found.test, streamed=True)
+    with whole(folder):
+        kept, names = np.load(folder / "kept.npy"), found.names
+        files = Files(found.root, [names[place] for place in kept], np.array(found.labels, np.int64)[kept])
+        return files, facts_of(folder, "folder", found.test, streamed=True)
 
 
 def _looked_through(file: Path) -> str | DataError:

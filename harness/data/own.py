@@ -5,7 +5,7 @@ from pathlib import Path
 from harness.config import OwnData
 from harness.cost import Shape
 from harness.data.cache import Progress, known, name_of
-from harness.data.folders import digests
+from harness.data.folders import UNREADABLE, digests
 from harness.data.pictures import DataInfo
 from harness.errors import DataError
 
@@ -27,4 +27,11 @@ def _content(own: OwnData, root: Path, progress: Progress | None) -> str:
         raise DataError(f"OwnData.files = {own.files!r}: no file under {root} fits; name the folder by --data")
     names = [str(file.relative_to(root)) for file in files]
     looks = [(name, (found := file.stat()).st_size, found.st_mtime_ns) for name, file in zip(names, files)]
-    return known(looks, lambda: name_of(names, digests(files, progress)))
+
+    def content() -> str:
+        hashes = digests(files, progress)
+        if UNREADABLE in hashes:
+            raise DataError(f"{files[hashes.index(UNREADABLE)]}: cannot be read; mend or remove it, or narrow OwnData.files")
+        return name_of(names, hashes)
+
+    return known(looks, content)

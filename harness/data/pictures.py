@@ -1,8 +1,9 @@
 """Pictures at rest: one array, mapped from the cache and shared by all processes, or files that are read as they pass."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,23 @@ def write(folder: Path, pairs: Iterable[tuple[Levels, int]], classes: int, bad: 
 
 def read(folder: Path, dataset: str, test: int) -> tuple[Pictures, DataInfo]:
     """What `write` wrote, mapped and not copied; raises DataError where something has been at it since."""
-    try:
+    with whole(folder):
         info = facts_of(folder, dataset, test)
         channels, height, width, _ = info.shape
         images = _mapped(folder / "images", (info.train, height, width, channels))
         return Pictures(images, np.load(folder / "labels.npy"), np.load(folder / "moments.npy")), info
+
+
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Where an entry is read: raises DataError where something has been at it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"{folder}: an entry of the cache that another user keeps to himself ({one_line(error)}); have it made readable"
+            " (`chmod -R a+rX`), or name another cache by HARNESS_CACHE"
+        ) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{folder}: no longer a whole entry of the cache ({one_line(error)}); remove it") from None
 

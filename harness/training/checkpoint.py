@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.depot import Depot, checkpoint_file, tokens
+from harness.depot import Depot, checkpoint_file, closed, tokens
 from harness.errors import DiskError, HarnessError
 from harness.record import Epoch
 
@@ -42,12 +42,16 @@ def serial(content: Mapping[str, Any]) -> bytes:
 
 
 def load(folder: Depot, key: str, device: str) -> dict[str, Any] | None:
-    """The newest readable checkpoint of this very trial, None where there is none; nothing in it is executed."""
+    """The newest whole checkpoint of this very trial, None where there is none; nothing in it is executed.
+
+    Raises DiskError where one may not be read: then nothing is begun again."""
     for token in tokens(folder.names()):
         try:
             content: dict[str, Any] = torch.load(folder.file(checkpoint_file(token)), map_location=device, weights_only=True)
         except DiskError:  # what is there is not known
             raise
+        except PermissionError as error:
+            raise closed(f"{folder}/{checkpoint_file(token)}", error) from None
         except Exception:  # half of a disk's truth is none
             continue
         if content.get("key") == key:

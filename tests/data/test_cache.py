@@ -1,11 +1,12 @@
 """The cache: built once whoever asks, whole or not at all, whatever is killed."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 from plain_pictures import picture
 
 from harness.config import Training
-from harness.data import sources
+from harness.data import cache as cache_module
+from harness.data import folders, sources
 from harness.data.cache import entry, known
 from harness.data.sources import open_data
 from harness.errors import DataError, Interrupted
+from tests.users import ANNA, BEN, user
 
 BUILDER = """
 import sys, time
@@ -136,6 +139,73 @@ def test_a_content_is_read_once_for_each_state(cache: Path) -> None:
     assert known(["a", 2], lambda: "second") == "second"
     next(iter((cache / "known").iterdir())).write_text("")  # the machine went down before the page was written
     assert {known(["a", 1], lambda: "first"), known(["a", 2], lambda: "second")} == {"first", "second"}
+
+
+@pytest.fixture
+def shared(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache that everybody may write, of users who give their group what they may do themselves."""
+    for training in TRAININGS:
+        open_data(training, folder)  # what is imported late may lie where others cannot read
+    sources._opened.clear()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_CACHE", "shared")
+    (tmp_path / "shared").mkdir()
+    for open_to_all in (tmp_path, tmp_path / "shared"):
+        open_to_all.chmod(0o1777)
+    before = os.umask(0o002)
+    let_go()  # of another test's
+    yield tmp_path / "shared"
+    let_go()
+    os.umask(before)
+
+
+TRAININGS = [Training(dataset="folder", image_size=8, loading=loading) for loading in ("resident", "stream")]
+
+
+def held() -> list[str]:
+    """Entries that this process marks as used in the cache of several users."""
+    return sorted(path.stem for path in cache_module._held if path.parent == Path("shared/locks"))
+
+
+def let_go() -> None:
+    for name in held():
+        cache_module.release(name)
+
+
+def test_what_one_user_has_decoded_another_reads(shared: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Path(folder.name)
+    with user(ANNA):
+        first = [open_data(training, here)[1] for training in TRAININGS]
+    sources._opened.clear()
+    let_go()
+    entries = sorted(path.name for path in shared.glob("?" * 24))
+    modes = {path.relative_to(shared): path.stat().st_mode & 0o7777 for path in shared.rglob("*")}
+    assert len(entries) == 2 and {modes[Path(name)] for name in entries} == {0o775}
+    assert {modes[Path(name)] for name in ("locks", "known")} == {0o777}
+    assert {mode for path, mode in modes.items() if path.parent.name == "locks"} == {0o666}
+    assert {mode for path, mode in modes.items() if path.parent.name == "known"} == {0o664}
+    with user(BEN), monkeypatch.context() as same:
+        same.setattr(folders, "_each", lambda *_: pytest.fail("read again"))
+        assert [open_data(training, here)[1] for training in TRAININGS] == first
+        assert held() == entries, "Anna cannot clear them away"
+        assert known("another", lambda: "of Ben's") == "of Ben's"
+        assert entry("another", write).joinpath("images").read_text() == "whole", "there is room for others"
+
+
+def test_what_a_user_keeps_to_himself_is_made_again_or_named(shared: Path, folder: Path) -> None:
+    here = Path(folder.name)
+    with user(ANNA):
+        known("state", lambda: "Anna's")
+        for training in TRAININGS:
+            open_data(training, here)
+    sources._opened.clear()
+    for path in (*(shared / "known").iterdir(), *shared.glob("*/facts.json"), *shared.glob("*/kept.npy")):
+        path.chmod(0)
+    with user(BEN):
+        assert known("state", lambda: "Ben's") == "Ben's" == known("state", lambda: "read again")
+        for training in TRAININGS:
+            with pytest.raises(DataError, match=r"^shared/\w+: an entry of the cache that another user keeps [^\n]*CACHE$"):
+                open_data(training, here)
 
 
 def test_progress_is_told_while_pictures_are_decoded(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from harness.data import folders, sources
 from harness.data.pictures import Files, fingerprint, moments_of
 from harness.data.sources import open_data, split
 from harness.errors import DataError
+from tests.users import BEN, user
 
 FOLDER = Training(dataset="folder")
 
@@ -161,6 +162,41 @@ def test_bad_pictures_are_an_error_or_left_out_and_counted(folder: Path, loading
     (folder / "train" / "dog" / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match="dog: 1 pictures; a class needs two or more"):
         open_data(Training(**fields, skip_bad_images=True), folder.rename(folder.parent / "worse"))
+
+
+@pytest.mark.parametrize("loading", ["resident", "stream"])
+def test_files_that_cannot_be_opened_are_named_or_left_out_like_broken_ones(folder: Path, loading: str) -> None:
+    link, lost = folder / "train" / "cat" / "9.png", folder / "elsewhere.png"
+    link.symlink_to(lost)
+    fields = {"dataset": "folder", "image_size": 8, "loading": loading}
+    with pytest.raises(DataError, match=r"^\S+cat/9\.png: not a readable picture \(FileNotFoundError[^\n]*$"):
+        open_data(Training(**fields), folder)
+    (folder / "train" / "dog" / "9.png").mkdir()
+    skipping = Training(**fields, skip_bad_images=True)
+    _, info = open_data(skipping, folder)
+    assert (info.train, info.skipped) == (6, 2) and "cat/9.png" in info.notes[0]
+    picture(lost, 50)
+    sources._opened.clear()
+    assert open_data(skipping, folder)[1].train == 7, "what the link leads to is there now"
+
+
+def test_a_file_without_permission_is_left_out_until_there_is_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time does not tell that it may be read now."""
+    skipping, here = Training(dataset="folder", skip_bad_images=True), Path(folder.name)
+    open_data(skipping, folder)  # what is imported late may lie where others cannot read
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HARNESS_CACHE", "shared")
+    folder.parent.chmod(0o777)
+    closed = folder / "train" / "cat" / "0.png"
+    closed.chmod(0)
+    with user(BEN):
+        with pytest.raises(DataError, match=r"^\S+cat/0\.png: not a readable picture \(PermissionError[^\n]*$"):
+            open_data(FOLDER, here)
+        assert open_data(skipping, here)[1].skipped == 1
+    closed.chmod(0o644)
+    sources._opened.clear()
+    with user(BEN):
+        assert open_data(skipping, here)[1].skipped == 0
 
 
 def test_leaving_out_nothing_changes_nothing(folder: Path) -> None:

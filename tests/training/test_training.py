@@ -22,6 +22,7 @@ from harness.training import checkpoint, loop
 from harness.training.learner import Learner
 from tests import s3
 from tests.conftest import content
+from tests.users import BEN, user
 
 TRAINING = Training(epochs=4, batch_size=32, limit=16, precision="fp32", augment="crop", lr=0.2)
 
@@ -115,6 +116,24 @@ def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one(store: s3.Se
     finally:
         store.back()
     assert checkpoint.load(folder, "key", "cpu") is not None
+
+
+def test_a_checkpoint_that_may_not_be_read_is_no_reason_to_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o777)
+    folder, before = Folder(Path("1")), os.umask(0o022)
+    folder.make()
+    checkpoint.save(folder, 1, "key", {}, [])
+    os.umask(before)
+    with user(BEN):
+        assert checkpoint.load(folder, "key", "cpu") is not None, "as the umask says"
+    for path, named in (("1/last-1.pt", "1/last-1.pt"), ("1", "1")):
+        (tmp_path / path).chmod(0)
+        with user(BEN), pytest.raises(DiskError, match=rf"^{named} cannot be read \(Permission denied\): [^\n]* by --runs$"):
+            checkpoint.load(folder, "key", "cpu")
+    (tmp_path / "1").chmod(0o755)
 
 
 def test_the_hash_of_weights_is_of_every_bit(tmp_path: Path) -> None:
