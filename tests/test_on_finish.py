@@ -34,6 +34,8 @@ def ended(start: Callable[..., Any], command: str) -> int:
     [
         ({"failed": 0}, 0, "tiny done 2 1 0 0"),
         ({}, 1, "tiny failed 2 1 1 0"),
+        ({"trouble": "no space", "left": 2}, 75, "tiny interrupted 2 1 1 2"),
+        ({"trouble": "all fail", "left": 2, "complete": 0, "stopped": 0, "failed": 5}, 1, "tiny failed 0 0 5 2"),
         ({"late": True, "left": 2}, 143, "tiny interrupted 2 1 1 2"),
     ],
 )

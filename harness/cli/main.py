@@ -1,4 +1,5 @@
-"""The verbs. Exit codes: 0 done; 1 done, with failed trials; 2 bad input, in one line; 130, 143 interrupted, can go on."""
+"""The verbs. Exit codes: 0 done; 1 done, with failed trials; 2 bad input, in one line; 75 not done, for what is said in one
+line, can go on once that is mended; 130, 143 interrupted, can go on."""
 
 import sys
 

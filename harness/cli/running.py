@@ -43,6 +43,9 @@ SHARDS = "shards"
 """Folder of the databases of shards, where nobody names another."""
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 """Signals that end a run cleanly: from a keyboard, from a closed terminal, from Slurm and preemptible clouds."""
+UNMENDED = 75
+"""Exit code of a run that ends before it is done, for a store that is away, a full disk, no machine with the pictures: the
+EX_TEMPFAIL of sysexits.h."""
 
 
 @verbs.command(rich_help_panel=PANEL)
@@ -172,12 +175,22 @@ def _ran(options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> 
 
 
 def exit_code(found: "Summary | None", number: int) -> int:
-    """0 done; 1 done, with failed trials; 130, 143 interrupted by a signal or its own clock, can go on."""
+    """0 done; 1 done, with failed trials, or all that there is fails; 75 not done, can go on once what is said is mended; 130,
+    143 interrupted by a signal or its own clock, can go on."""
     if number or found is None:
         return 130 if number == signal.SIGINT else 143
     if found.late and found.left:
         return 143
+    if found.trouble and found.left and not hopeless(found):
+        return UNMENDED
     return 1 if found.failed or found.trouble else 0
+
+
+def hopeless(found: "Summary") -> bool:
+    """Whether trials fail one like the other: to begin again by itself would only make more of them."""
+    from harness.execution.ledger import HOPELESS
+
+    return found.failed >= HOPELESS and not (found.complete or found.stopped)
 
 
 def tell_end(command: str | None, name: str, state: str, found: "Summary | None") -> None:
