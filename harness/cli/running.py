@@ -175,8 +175,8 @@ def _ran(options: "Options", as_json: bool, start: Callable[..., "Summary"]) -> 
 
 
 def exit_code(found: "Summary | None", number: int) -> int:
-    """0 done; 1 done, with failed trials, or all that there is fails; 75 not done, can go on once what is said is mended; 130,
-    143 interrupted by a signal or its own clock, can go on."""
+    """0 done; 1 done, with failed trials, or all that there is fails; 75 not done, can go on once what is said is mended;
+    130, 143 interrupted by a signal or its own clock, can go on."""
     if number or found is None:
         return 130 if number == signal.SIGINT else 143
     if found.late and found.left:
