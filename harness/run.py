@@ -176,6 +176,7 @@ def run_study(
             earlier=store.records(found.older[-1].study_id) if found.older else (),
             memory=options.resources.memory_share,
             devices=options.resources.devices,
+            cores=options.resources.cpus_per_trial,
         )
 
         # run what is missing
@@ -356,8 +357,8 @@ def resolved(study: Study, hardware: Hardware, compiles: bool, info: DataInfo) -
 
 
 def resolved_as_first(study: Study, hardware: Hardware, found: Checked, options: Options) -> tuple[Study, tuple[str, ...]]:
-    """The study resolved, a shard as the first of its siblings to begin was, wherever that ran, for they are one study; and a
-    note where it would be another here."""
+    """The study resolved, a shard as the first of its siblings was, wherever that ran, for they are one study; and a note
+    where it would be another here."""
     compiles, file = long_enough(found, hardware), database_file(options.storage)
     own = resolved(study, hardware, compiles, found.info)
     if options.rules.shard is None or file is None:

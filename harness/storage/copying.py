@@ -39,6 +39,8 @@ CHILDREN = (
 )
 REFERENCES = ("replaces", "promotes")
 """Attributes that are numbers of other trials of the study."""
+AT_ONCE = 32
+"""Sources that are open at a time: a process may have some 250 files open on a Mac, and an SQLite database is three."""
 T = TypeVar("T")
 
 
@@ -71,16 +73,47 @@ class Head:
         return (event.started or datetime.min, event.ended or datetime.min, event.key, event.state, event.again)
 
 
+class Open:
+    """Connections to sources, however many there are: the one that was used longest ago is closed for the next."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[Connection, ExitStack]] = {}
+
+    def __getitem__(self, url: str) -> Connection:
+        if url not in self._open:
+            if len(self._open) >= AT_ONCE:
+                self._close(next(iter(self._open)))
+            stack = ExitStack()
+            self._open[url] = (stack.enter_context(reading(url)), stack)
+        self._open[url] = self._open.pop(url)
+        return self._open[url][0]
+
+    def __enter__(self) -> "Open":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for url in list(self._open):
+            self._close(url)
+
+    def _close(self, url: str) -> None:
+        self._open.pop(url)[1].close()
+
+
 @dataclass(frozen=True)
 class Source:
-    """A study to be copied, on an open connection."""
+    """A study to be copied, in its database."""
 
     url: str
-    connection: Connection
+    opened: Open
     stored: Stored
     directions: tuple[str, ...]
     holder: Holder | None
     """Who runs it, if anybody does."""
+
+    @property
+    def connection(self) -> Connection:
+        """To the database, to be used at once."""
+        return self.opened[self.url]
 
     @property
     def ours(self) -> bool:
@@ -122,9 +155,8 @@ def copy(
     it is not there; a study that is there already is merged with.
 
     Raises StorageError or StudyError, before anything of a study is written, for studies of one name that are not one."""
-    with ExitStack() as stack:
-        opened = [(url, stack.enter_context(reading(url))) for url in sources]
-        found = [source for url, connection in opened for source in _sources(url, connection)]
+    with Open() as opened:
+        found = [source for url in sources for source in _sources(url, opened)]
         chosen = _chosen(found, names, [shown(url) for url in sources])
         groups = defaultdict(list)
         for source in chosen:
@@ -157,12 +189,15 @@ def _copied(store: Store, name: str, sources: Sequence[Source], progress: Progre
 # -- what there is ----------------------------------------------------------------------------------------------------
 
 
-def _sources(url: str, connection: Connection) -> Iterator[Source]:
-    if not tables.made(connection):
-        return
-    living = {study_id: holder for study_id, holder in holders(url).items() if holder.alive}
-    for stored in studies_of(connection):
-        yield Source(url, connection, stored, _directions(connection, stored.study_id), living.get(stored.study_id))
+def _sources(url: str, opened: Open) -> list[Source]:
+    with readable(url):
+        if not tables.made(connection := opened[url]):
+            return []
+        living = {study_id: holder for study_id, holder in holders(url).items() if holder.alive}
+        return [
+            Source(url, opened, stored, _directions(connection, stored.study_id), living.get(stored.study_id))
+            for stored in studies_of(connection)
+        ]
 
 
 def _chosen(found: Sequence[Source], names: Sequence[str], places: Sequence[str]) -> list[Source]:
@@ -515,7 +550,7 @@ class _Merge:
     def _content(self, writes: Sequence[Write]) -> dict[str, dict[int, list[dict[str, Any]]]]:
         """What belongs to rows, by table and number, references to other trials put right."""
         found: dict[str, dict[int, list[dict[str, Any]]]] = {table.name: defaultdict(list) for table in CHILDREN}
-        for place, some in groupby(sorted(writes, key=lambda write: write.head.place), key=lambda write: write.head.place):
+        for place, some in _by_place(writes, lambda write: write.head.place):
             source, numbers = self.sources[place], {write.head.trial_id: write.number for write in some}
             for table in CHILDREN:
                 key = table.primary_key.columns[0]
@@ -549,9 +584,9 @@ class _Merge:
         for some in _pieces(self.there):
             with self.store.engine.begin() as connection:
                 old = _measurements(connection, [row.trial_id for _, row in some])
-                for place, source in enumerate(self.sources):
-                    own = {head.trial_id: row.trial_id for head, row in some if head.place == place}
-                    for trial_id, found in _measurements(source.connection, list(own)).items():
+                for place, pairs in _by_place(some, lambda pair: pair[0].place):
+                    own = {head.trial_id: row.trial_id for head, row in pairs}
+                    for trial_id, found in _measurements(self.sources[place].connection, list(own)).items():
                         known = old.get(own[trial_id], [])
                         if more := [one for one in found if one not in known]:
                             together = sorted([*known, *more], key=lambda one: str(one.get("measured", "")))
@@ -569,6 +604,11 @@ def _replace(connection: Connection, trial_id: int, key: str, value: Any) -> Non
     rows = tables.trial_attributes
     connection.execute(delete(rows).where(rows.c.trial_id == trial_id, rows.c.key == key))
     _write_attributes(connection, rows, "trial_id", trial_id, [(key, json.dumps(value))])
+
+
+def _by_place(items: Iterable[T], place: Callable[[T], int]) -> Iterator[tuple[int, Iterator[T]]]:
+    """What there is of each source, source by source."""
+    return groupby(sorted(items, key=place), key=place)
 
 
 def _pieces(items: Sequence[T]) -> Iterator[list[T]]:

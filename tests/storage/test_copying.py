@@ -3,10 +3,12 @@
 import os
 import random
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from harness.storage.lease import Lease, LeaseError
 from harness.storage.reader import read_records, read_studies
 from harness.storage.store import Store
 from harness.storage.tables import reading
-from harness.study import Study
+from harness.study import Study, at_most
 from tests.conftest import theirs
 from tests.postgres import Server
 
@@ -272,6 +274,34 @@ def test_measurements_made_since_come_along(place: Place, study: Study) -> None:
         run([source], target)
     for url in (one, other):
         assert [each.measured for each in read_records(url, 1)[0].measured] == ["2026-02-01", "2026-02-02"]
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """This process may have so many files open, and no more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_more_databases_than_files_that_may_be_open(
+    place: Place, study: Study, make_study: Callable[..., Study], tmp_path: Path, few_files: None
+) -> None:
+    parts = [filled(place(), study, "abc"), filled(place(), study, "bcd", accuracy=0.6), filled(place(), study, "de")]
+    few, many = place(), place()
+    run(parts, few)
+    for index in range(99):
+        shutil.copy(tmp_path / f"{index % 3 + 1}.db", tmp_path / f"part-{index:03}.db")
+    sources = [f"sqlite:///{path}" for path in sorted(tmp_path.glob("part-*.db"))]
+    last = filled(f"sqlite:///{tmp_path}/z.db", make_study(constraints=(at_most("macs", 1e6),)), "x")
+    with pytest.raises(HarnessError, match=r"z\.db is not the one|not the one in .*z\.db"):
+        run([*sources, last], many)
+    assert read_studies(many) == []  # the last source is looked at before anything of the first is written
+    found = run(sources, many)
+    assert (found.copied, len(found.conflicts)) == (5, 3)
+    assert [row[:7] for row in dump(many, "tiny")] == [row[:7] for row in dump(few, "tiny")]
+    assert run(sources[::-1], many).copied == 0
 
 
 KILLED = """
