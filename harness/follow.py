@@ -39,7 +39,7 @@ def follow(assignment: Assignment, rank: int, world: int, folder: Path) -> None:
 
     config, where, pictures, info, network, _ = opened(assignment)
     training = config.training
-    data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
+    data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.cores)
     (folder / f"ready-{rank}").touch()
     ranks = join(rank, world, folder, where)
     learner, done = Learner(ranks.synchronised(network, where), training, ranks), 0

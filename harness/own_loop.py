@@ -71,6 +71,8 @@ class Backstage:
     stop: Callable[[], bool] = lambda: False
     memory: float = 1.0
     """Share of its GPU's memory that the trial may take."""
+    cores: int = 1
+    """For processes that read pictures."""
 
 
 class Context:
@@ -170,7 +172,8 @@ class Context:
         pictures, info = open_data(self.training, self.folder)
         if self._backstage is not None and self._backstage.fingerprint != info.fingerprint:
             raise DataError(f"the pictures under {self.folder} are not those the study was started with")
-        return open_batches(pictures, info, self.training, seed=self.seed, device=self.device, cores=self.threads)
+        cores = self.threads if self._backstage is None else self._backstage.cores
+        return open_batches(pictures, info, self.training, seed=self.seed, device=self.device, cores=cores)
 
     def batches(self) -> Iterator["Batch"]:
         """This epoch's training batches of `data`: pictures (batch, channels, height, width) and their targets."""

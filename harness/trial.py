@@ -55,6 +55,8 @@ class Assignment:
     runs: str
     """Folder or store of the checkpoints."""
     threads: int = 1
+    cores: int = 1
+    """Of each of its processes, for those that read pictures beside it: these change no number, as threads do."""
     memory: float = 1.0
     """Share of its GPU's memory that the trial may take."""
     devices: int = 1
@@ -250,7 +252,7 @@ def _train(assignment: Assignment, stop: Callable[[], bool], stack: contextlib.E
         return
 
     gauges = Gauges(where)
-    data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.threads)
+    data = open_batches(pictures, info, training, seed=assignment.seed, device=where, cores=assignment.cores)
     assignment.folder.make()
     ranks = stack.enter_context(group_of(assignment, where))
     learner = Learner(ranks.synchronised(network, where), training, ranks)
@@ -394,6 +396,7 @@ def _own_loop(assignment: Assignment, stop: Callable[[], bool]) -> Iterator[Repo
             assignment.token,
             stop,
             assignment.memory,
+            assignment.cores,
         ),
     )
     if (earlier := finished(context)) and len(earlier) in assignment.rungs:

@@ -17,6 +17,7 @@ class Resources:
     concurrency: int | None = None
     """Trials at once."""
     cpus_per_trial: int = 1
+    """Cores reserved for a trial: for its threads, and for processes that read pictures too many to hold."""
     gpus_per_trial: float | Literal["auto"] | None = None
     """May be a fraction: 0.25 puts four trials on a GPU; auto: as many as its free memory holds of the largest config. With
     4, four processes of one machine share each batch of a trial."""

@@ -156,6 +156,8 @@ class Ledger:
     """Share of a GPU's memory that a trial may take beside others, from when it is handed out."""
     devices: int = 1
     """Processes that share each batch of a trial."""
+    cores: int | None = None
+    """Reserved for a trial; None: as many as it has threads."""
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -568,6 +570,7 @@ class Ledger:
             fingerprint=self.info.fingerprint,
             runs=self.places.runs,
             threads=self.study.threads,
+            cores=max((self.cores or 1) // self.devices, self.study.threads),
             devices=self.devices,
             token=self.lease.token if self.lease else 0,
             trial=self.study.trial,

@@ -7,8 +7,9 @@ import pytest
 
 from harness.config import Config, ResNet, Training
 from harness.cost import network_cost
-from harness.data import sources
+from harness.data import sources, stream
 from harness.data.sources import open_data
+from harness.execution.backend import Resources
 from harness.plan import make_plan
 from harness.run import Options, run_study
 from harness.storage.reader import read_studies
@@ -17,7 +18,7 @@ from harness.trial import Assignment, Report, run_trial
 
 
 def trained(
-    runs: Path, data: Path, training: Training, threads: int = 1, *, cut_after: int | None = None
+    runs: Path, data: Path, training: Training, cores: int = 1, *, cut_after: int | None = None
 ) -> dict[str, object]:
     """The provenance of a small trial, begun anew in another's place where cut."""
     _, info = open_data(training, data)
@@ -32,7 +33,7 @@ def trained(
         data=str(data),
         fingerprint=info.fingerprint,
         runs=str(runs),
-        threads=threads,
+        cores=cores,
     )
     if cut_after is not None:
         seen: list[Report] = []
@@ -45,7 +46,9 @@ def trained(
 
 
 @pytest.mark.parametrize("loading", ["resident", "stream"])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine may have
 def test_interrupted_trials_end_with_the_same_bits(noise: Path, tmp_path: Path, loading: str) -> None:
+    """Also where they go on with other cores to read pictures on."""
     (noise / "train" / "cat" / "00.png").write_bytes(b"")
     training = Training(
         dataset="folder",
@@ -65,7 +68,7 @@ def test_interrupted_trials_end_with_the_same_bits(noise: Path, tmp_path: Path, 
     )
     once = trained(tmp_path / "one", noise, training)
     assert once["skipped_images"] == 1
-    assert trained(tmp_path / "cut", noise, training, cut_after=1)["weights"] == once["weights"]
+    assert trained(tmp_path / "cut", noise, training, cores=3, cut_after=1)["weights"] == once["weights"]
 
 
 def test_how_pictures_are_kept_is_settled_with_the_study_and_said(
@@ -78,8 +81,11 @@ def test_how_pictures_are_kept_is_settled_with_the_study_and_said(
     monkeypatch.setenv("HARNESS_RESIDENT_GB", "0.000001")
     sources._opened.clear()
     assert any(line.endswith("8x8, read as they pass (0.0 MB decoded)") for line in make_plan(study, noise, storage).lines())
-    options = Options(storage=storage, backend="local", data=noise, runs=tmp_path / "runs")
+    given = {"storage": storage, "backend": "local", "data": noise, "runs": tmp_path / "runs"}
+    options, read_on = Options(**given, resources=Resources(cpus_per_trial=3)), []
+    monkeypatch.setattr(stream, "processes", lambda cores, device: read_on.append(cores) or 0)
     done = run_study(study, options)
+    assert read_on == [3], "its cores read, whatever its threads"
     assert done.complete == 1 and "skip_bad_images: 1 of 40 left out" in done.notes[0]
     monkeypatch.delenv("HARNESS_RESIDENT_GB")  # as on a larger machine: it goes on as it was begun
     sources._opened.clear()

@@ -181,8 +181,10 @@ def test_trials_of_one_set_share_its_memory() -> None:
 
 
 @pytest.mark.parametrize("opened", ["stream"], indirect=True)
-def test_processes_that_read_change_no_picture(opened: Callable[..., Batches]) -> None:
-    alone, helped = opened(), opened(cores=2)
+@pytest.mark.parametrize("cores", [2, 5])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than this machine may have
+def test_processes_that_read_change_no_picture(opened: Callable[..., Batches], cores: int) -> None:
+    alone, helped = opened(), opened(cores=cores)
     assert all(map(torch.equal, joined(list(alone.epoch(3))), joined(list(helped.epoch(3)))))
     assert torch.equal(joined(list(alone.held_out()))[0], joined(list(helped.held_out()))[0])
 

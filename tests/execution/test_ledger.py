@@ -512,6 +512,16 @@ def test_what_runs_out_of_its_share_of_memory_runs_alone_with_all_of_it(desk: Ca
     assert ledger.done and ledger.finished[again] == (2 if again == "complete" else 1)
 
 
+def test_cores_of_a_trial_are_shared_by_its_processes_and_hold_its_threads(desk: Callable[..., Desk]) -> None:
+    def told(threads: int = 1, **given: int) -> tuple[int, int]:
+        first = desk(Random(trials=1), threads=threads).open(**given).next()
+        assert first is not None
+        return first.cores, first.threads
+
+    assert told(cores=16) == (16, 1) and told(cores=16, devices=4) == (4, 1)
+    assert told(4) == (4, 4) == told(4, cores=1) and told() == (1, 1)
+
+
 def test_a_whole_gpu_that_is_too_small_fails_at_once(desk: Callable[..., Desk]) -> None:
     ledger = desk(Random(trials=1)).open()
     first = ledger.next()
