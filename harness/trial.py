@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from harness.code import CannotImport, SourceChanged, add_paths, import_as
 from harness.config import Config, Training, part_from_json
 from harness.cost import Cost, Shape
+from harness.data.cache import COMPILED, cache_folder
 from harness.depot import Depot, depot, tokens
 from harness.errors import DataError, DiskError, Diverged, Interrupted, RankFailed, RankLost, StoreClosed, one_line
 from harness.key import canonical, network_identity
@@ -330,11 +331,10 @@ def breach(bounds: Sequence[dict[str, Any]], known: Mapping[str, float]) -> str:
 
 def prepare_process(threads: int) -> None:
     """What has to be said before torch is loaded: as many threads as the trial has, so that trials side by side do not
-    fight for cores; huge pages; compiled kernels that all workers of the machine share."""
-    cache = Path(os.environ.get("HARNESS_CACHE", "~/.cache/attention-harness")).expanduser()
+    fight for cores; huge pages; compiled kernels that all workers of the user share."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / COMPILED))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(threads))
 
 

@@ -22,6 +22,8 @@ from harness.errors import DataError, one_line
 
 ABOUT = "about"
 """The file of an entry that says what it is."""
+COMPILED = f"compiled-{os.getuid()}"
+"""The folder of kernels that torch.compile made, which are programs: every user's own."""
 _held: dict[Path, int] = {}
 """The locks that this process shares, by their path."""
 FORMAT = 2

@@ -14,8 +14,8 @@ from harness.data.cache import ABOUT, cache_folder, lock_file, used
 from harness.data.pictures import facts_of
 from harness.errors import DataError, one_line
 
-COMPILED = "compiled"
-"""The folder of kernels that torch.compile made."""
+COMPILED = r"compiled(-\d+)?"
+"""Folders of kernels that torch.compile made, those of the first release too."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def clear(days: float = 0.0) -> list[Entry]:
 
 def _is_entry(path: Path) -> bool:
     """Whether a folder is one of ours: whatever else lies there is left alone."""
-    ours = re.fullmatch(r"[0-9a-f]{24}(\..*\.part)?", path.name) or path.name == COMPILED
+    ours = re.fullmatch(rf"[0-9a-f]{{24}}(\..*\.part)?|{COMPILED}", path.name)
     return bool(ours) and path.is_dir() and not path.is_symlink()
 
 
@@ -78,7 +78,7 @@ def _entry(path: Path) -> Entry:
 
 
 def _about(path: Path) -> str:
-    if path.name == COMPILED:
+    if re.fullmatch(COMPILED, path.name):
         return "kernels that torch.compile made"
     if path.suffix == ".part":
         return "being made, or left by who was killed"

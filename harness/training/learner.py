@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness.config import Training
-from harness.data.cache import hold
+from harness.data.cache import COMPILED, hold
 from harness.errors import HarnessError
 from harness.record import Epoch
 from harness.training.device import compiler
@@ -94,7 +94,7 @@ def compiled(network: nn.Module) -> nn.Module:
     Raises HarnessError where there is no compiler."""
     if compiler() is None:
         raise HarnessError("Training.compile = True: there is no C++ compiler here; install g++, or use compile=False")
-    hold("compiled")
+    hold(COMPILED)
     torch.compiler.reset()  # else the ninth network of a process is silently not compiled, and memory grows
     module = torch.compile(network)
     assert isinstance(module, nn.Module)

@@ -16,6 +16,7 @@ from harness.data import cache, sources
 from harness.data.clearing import clear, entries
 from harness.data.sources import open_data
 from harness.errors import DataError
+from harness.trial import prepare_process
 
 USER = """
 import sys, time
@@ -103,16 +104,27 @@ def test_what_is_not_ours_is_left_alone(own: Path) -> None:
     (own / "notes.txt").write_text("mine")
     (own / "photos").mkdir()
     (own / ("0" * 24)).symlink_to(own / "photos")
-    (own / "compiled").mkdir()
-    (own / "compiled" / "kernel").write_text("x" * 10)
+    for name in ("compiled", "compiled-1000"):  # of the first release, and of a user
+        (own / name).mkdir()
+        (own / name / "kernel").write_text("x" * 10)
     part = own / ("1" * 24 + ".abc.part")
     part.mkdir()
     assert {entry.about for entry in entries()} == {
         "kernels that torch.compile made",
         "being made, or left by who was killed",
     }
-    assert len(clear()) == 2 and not part.exists()
+    assert len(clear()) == 3 and not part.exists()
     assert sorted(path.name for path in own.iterdir() if path.name != "locks") == ["0" * 24, "notes.txt", "photos"]
+
+
+def test_kernels_are_each_users_own(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch makes them as the umask says, and runs what it finds."""
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    prepare_process(1)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == f"{own}/compiled-{os.getuid()}"
+    Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).mkdir(parents=True)
+    assert [entry.about for entry in entries()] == ["kernels that torch.compile made"]
 
 
 def test_an_entry_that_vanished_is_made_again_by_who_holds_it(own: Path) -> None:
