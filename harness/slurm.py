@@ -11,6 +11,8 @@ LEAD = 300
 """Seconds before its end at which a task is told (USR1), in jobs that are long enough."""
 REQUEUES = 200
 """Times a task is queued again at most, so that nothing goes in a circle for ever."""
+TROUBLES = 3
+"""Times at most where something has to be mended first: a store that is away comes back, a full disk may not."""
 QUIET = "# shellcheck disable=SC1090,SC1091"
 TEMPLATE = Template(
     """#!/bin/bash
@@ -21,9 +23,9 @@ TEMPLATE = Template(
 # Merge whenever you like, also while it runs; or when all of it has ended:
 #
 #   $merge
-#   sbatch --dependency=afterany:$$job --time=00:30:00 --wrap=$wrapped
+#   sbatch --dependency=afterany:$$job --time=00:30:00 $merging
 #
-$directives
+$settled$directives
 
 cd "$${SLURM_SUBMIT_DIR:-.}" || exit 2
 ${environment}set -u
@@ -41,9 +43,12 @@ while [ -n "$$again" ]; do # a signal ends `wait`, not what it waits for
     code=$$?
 done
 
-# 130 and 143: there is more to do
-if { [ "$$code" -eq 130 ] || [ "$$code" -eq 143 ]; } && [ "$$ending" != cancelled ] &&
-    [ "$${SLURM_RESTART_COUNT:-0}" -lt $requeues ]; then
+case "$$code" in
+130 | 143) most=$requeues ;; # there is more to do
+75) most=$troubles ;; # there is, once what was said is mended
+*) most=0 ;;
+esac
+if [ "$$ending" != cancelled ] && [ "$${SLURM_RESTART_COUNT:-0}" -lt "$$most" ]; then
     scontrol requeue "$${SLURM_ARRAY_JOB_ID}_$${SLURM_ARRAY_TASK_ID}" && exit 0
 fi
 exit "$$code"
@@ -60,7 +65,7 @@ class Job:
     target: str
     """Its file, as `harness run` is given it."""
     tasks: int
-    """Shards, of which each has a GPU."""
+    """Shards, of which each has the GPUs of one trial, or one."""
     seconds: float
     """Of a task, until it is queued again."""
     cpus: int = 4
@@ -74,6 +79,8 @@ class Job:
     target_database: str = "all.db"
     options: tuple[str, ...] = ()
     """Further options of `harness run`."""
+    settled: str = ""
+    """What is said of settings that the first shard settles for all."""
 
     @property
     def lead(self) -> int:
@@ -86,19 +93,33 @@ def script(job: Job) -> str:
     if job.seconds < 60:
         raise HarnessError(f"--time {job.seconds:g}s: a task needs a minute at least")
     limit = max(int(job.seconds - job.lead), 30)
-    merge = f"harness copy {shlex.quote(f'shards/{job.study}.*-of-{job.tasks}.db')} {shlex.quote(job.target_database)}"
+    merge = f"harness copy {shlex.quote(f'shards/{job.study}.')}*-of-{job.tasks}.db {shlex.quote(job.target_database)}"
     return TEMPLATE.substitute(
         study=job.study,
         tasks=job.tasks,
         merge=merge,
-        wrapped=shlex.quote(f"{job.environment} && {merge}" if job.environment else merge),
+        merging=_merging(job, merge),
+        settled=f"# {job.settled}\n#\n" if job.settled else "",
         directives="\n".join(_directives(job)),
         environment=f"{QUIET}\n{job.environment} || exit 2\n" if job.environment else "",
         run=shlex.join(["harness", "run", job.target, *job.options]),
         limit=limit,
         lead=job.lead,
         requeues=REQUEUES,
+        troubles=TROUBLES,
     )
+
+
+def _merging(job: Job, merge: str) -> str:
+    """What `sbatch` is told of the merge: what it wraps is run by sh, and the line of the environment is bash's."""
+    queues = [f"--{name}={shlex.quote(value)} " for name, value in _queues(job) if value is not None]
+    wrapped = shlex.join(["bash", "-c", f"{job.environment} && {merge}"]) if job.environment else merge
+    plain = "'" in wrapped and not any(sign in wrapped for sign in '"$`\\!')  # easier to read
+    return "".join(queues) + "--wrap=" + (f'"{wrapped}"' if plain else shlex.quote(wrapped))
+
+
+def _queues(job: Job) -> tuple[tuple[str, str | None], ...]:
+    return ("partition", job.partition), ("account", job.account)
 
 
 def _directives(job: Job) -> list[str]:
@@ -110,8 +131,7 @@ def _directives(job: Job) -> list[str]:
         ("cpus-per-task", job.cpus),
         ("gres", f"gpu:{job.gpus}" if job.gpus else None),
         ("mem", job.memory),
-        ("partition", job.partition),
-        ("account", job.account),
+        *_queues(job),
         ("time", clock(job.seconds)),
         ("signal", f"B:USR1@{job.lead}"),
         ("output", "slurm-%x-%a.log"),

@@ -12,7 +12,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli.main import app
 from harness.slurm import Job, clock, script
 
 JOB = Job(study="fake", target="study file.py", tasks=4, seconds=86400.0)
@@ -90,6 +92,7 @@ def states(database: Path) -> list[str]:
             account="a b",
             memory="8G",
             options=("--data", "/a b"),
+            settled="the first shard that begins settles it",
         ),
     ],
 )
@@ -110,6 +113,66 @@ def test_what_is_asked_of_slurm() -> None:
     assert [clock(seconds) for seconds in (90, 3600, 90_061)] == ["00:01:30", "01:00:00", "1-01:01:01"]
 
 
+@pytest.mark.parametrize("environment", [None, "source 'my venv/bin/activate'", 'source "$VENV"/bin/activate', "true"])
+@pytest.mark.parametrize("study", ["fake", "a~b=1"])
+def test_the_merge_is_run_by_sh_with_the_environment_of_bash(tmp_path: Path, environment: str | None, study: str) -> None:
+    """As Slurm runs it: what `sbatch` is told to wrap is a script for /bin/sh."""
+    job = Job(study, "x.py", 4, 900, partition="gpu", account="a b", environment=environment)
+    programs, venv = tmp_path / "bin", tmp_path / "my venv"
+    for path, text in (
+        (
+            programs / "sbatch",
+            'for word; do case "$word" in --wrap=*) exec sh -c "${word#--wrap=}" ;; *) echo "$word" ;; esac; done',
+        ),
+        (programs / "harness", 'for word; do echo "harness $word"; done'),
+        (venv / "bin" / "activate", "[[ -n $BASH_VERSION ]] && echo activated"),
+        (tmp_path / "shards" / f"{study}.1-of-4.db", ""),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n" if path.parent == programs else text)
+        path.chmod(0o755)
+    (line,) = [line for line in script(job).splitlines() if line.startswith("#   sbatch ")]
+    given = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "job": "79", "VENV": str(venv)}
+    done = subprocess.run(["bash", "-c", line[1:]], env=given, cwd=tmp_path, capture_output=True, text=True, check=False)
+    asked = ["--dependency=afterany:79", "--time=00:30:00", "--partition=gpu", "--account=a b"]
+    words = ["copy", f"shards/{study}.1-of-4.db", "all.db"]
+    activated = ["activated"] if environment and "source" in environment else []
+    assert done.stdout.splitlines() == [*asked, *activated, *(f"harness {word}" for word in words)], done.stderr
+
+
+def test_a_task_has_the_gpus_of_a_trial(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(STUDY.replace(', trial="fakes:run"', ""))
+
+    def slurm(*words: str) -> tuple[int, str, str]:
+        done = CliRunner().invoke(app, ["slurm", str(tmp_path / "study.py"), "--split-arms", *words])
+        return done.exit_code, done.stdout, str(done.exception or done.stderr)
+
+    code, text, said = slurm("--gpus", "8", "--", "--gpus-per-trial", "4", "--data", "x")
+    assert code == 0 and "#SBATCH --gres=gpu:4\n" in text and "#SBATCH --array=1-2\n" in text
+    assert "#SBATCH --cpus-per-task=4\n" in text and '--gpus-per-trial 4 --data x --shard "$SLURM_ARRAY_TASK_ID/2"' in text
+    for share in ("0.25", "auto", "1", "0"):
+        text = slurm("--gpus", "2", "--", f"--gpus-per-trial={share}")[1]
+        assert "#SBATCH --gres=gpu:1\n" in text and "#SBATCH --array=1-2\n" in text
+    assert "#SBATCH --cpus-per-task=6\n" in slurm("--gpus", "6", "--", "--gpus-per-trial=6")[1]  # a core for each
+    for words, refused in (
+        (("--gpus", "6", "--", "--gpus-per-trial=4"), "--gpus 6: with --gpus-per-trial 4 a task has 4 GPUs; .* --gpus 4$"),
+        (("--gpus", "2", "--", "--gpus-per-trial=4"), "--gpus 4$"),
+        (("--gpus", "4", "--cpu-only", "--", "--gpus-per-trial", "4"), "leave one of them out"),
+    ):
+        code, text, said = slurm(*words)
+        assert code != 0 and text == "" and re.search(refused, said), said
+
+
+def test_it_is_said_what_the_first_shard_settles(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(STUDY)
+    words, own = ["slurm", str(tmp_path / "study.py"), "--gpus", "2"], ["--set", "training.precision=fp32"]
+    done = CliRunner().invoke(app, words)
+    said = "the first shard that begins settles training.precision (auto) and training.compile (auto) for all"
+    assert f"\n# {said}; --set training.precision=fp32, say, chooses\n" in done.stdout and said in done.stderr
+    done = CliRunner().invoke(app, [*words, *own, "--set", "training.compile=false"])
+    assert "settles" not in done.stdout and done.stderr == ""
+
+
 STUB = """#!/bin/bash
 trap 'echo told; sleep 0.3; exit 143' USR1 TERM
 echo "$@" > {folder}/words
@@ -126,6 +189,8 @@ exit {code}
         (None, 2, 0, 2, False),
         (None, 143, 0, 0, True),  # its own clock
         (None, 143, 200, 143, False),
+        (None, 75, 2, 0, True),  # something has to be mended first, and may be by now
+        (None, 75, 3, 75, False),
         (signal.SIGUSR1, 0, 3, 0, True),  # Slurm's
         (signal.SIGTERM, 0, 0, 143, False),  # scancel
     ],

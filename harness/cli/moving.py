@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import PASSWORD_SEEN, AsJson, Settings, SplitArms, console
-from harness.errors import StorageError
+from harness.errors import HarnessError, StorageError
 
 if TYPE_CHECKING:
     from harness.storage.copying import Copied, Progress
@@ -127,7 +128,10 @@ def watched(*, quiet: bool) -> Iterator["Progress"]:
 def slurm(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="A study file.", metavar="STUDY")],
-    gpus: Annotated[int, typer.Option("--gpus", min=1, help="Tasks of the array, each a shard with one GPU.", metavar="N")],
+    gpus: Annotated[
+        int,
+        typer.Option("--gpus", min=1, help="In all: each task is a shard with one, or with those of a trial.", metavar="N"),
+    ],
     time: Annotated[str, typer.Option("--time", help="Of a task, until it is queued again: `24h`, `2d`.")] = "24h",
     partition: Annotated[str | None, typer.Option("--partition", show_default=False)] = None,
     account: Annotated[str | None, typer.Option("--account", show_default=False)] = None,
@@ -145,27 +149,53 @@ def slurm(
     """Print a Slurm array job: a shard of the study a GPU, queued again before its time is up, merged at the end.
 
     `harness slurm studies/mine.py --gpus 32 --time 24h --env "source venv/bin/activate" > job.sh`, then `sbatch job.sh`.
-    What follows `--` is given to each `harness run`: `-- --data /scratch/cifar --gpus-per-trial 0.5`."""
+    What follows `--` is given to each `harness run`: `-- --data /scratch/cifar --gpus-per-trial 0.5`. With
+    `--gpus-per-trial 4` a task has four of the GPUs."""
     from harness.cli.options import seconds
     from harness.loading import load_study, override
+    from harness.preflight import values_of
     from harness.shard import Shard
     from harness.slurm import Job, script
 
     study = override(load_study(target)[0], settings)
-    Shard(1, gpus, split_arms).split(study)  # raises where there are not so many parts
+    each = _gpus_of_a_trial(context.args)
+    if each > 1 and cpu_only:
+        raise HarnessError(f"--cpu-only with --gpus-per-trial {each}: leave one of them out")
+    if gpus % each:
+        fits = max(gpus // each, 1) * each
+        raise HarnessError(
+            f"--gpus {gpus}: with --gpus-per-trial {each} a task has {each} GPUs; ask for a multiple, as in --gpus {fits}"
+        )
+    Shard(1, gpus // each, split_arms).split(study)  # raises where there are not so many parts
+    auto = " and ".join(f"training.{name} (auto)" for name in ("precision", "compile") if "auto" in values_of(study, name))
+    settled = (
+        f"the first shard that begins settles {auto} for all; --set training.precision=fp32, say, chooses" if auto else ""
+    )
+    if settled:
+        print(f"harness: {settled}", file=sys.stderr)
     chosen = [word for setting in settings for word in ("--set", setting)] + (["--split-arms"] if split_arms else [])
     job = Job(
         study=study.name,
         target=target,
-        tasks=gpus,
+        tasks=gpus // each,
         seconds=seconds(time, "--time") or 0,
-        cpus=cpus,
-        gpus=0 if cpu_only else 1,
+        cpus=max(cpus, each),
+        gpus=0 if cpu_only else each,
         memory=memory,
         partition=partition,
         account=account,
         environment=environment,
         target_database=into,
         options=(*chosen, *context.args),
+        settled=settled,
     )
     print(script(job), end="")
+
+
+def _gpus_of_a_trial(options: list[str]) -> int:
+    """Whole GPUs that a trial is given by options of `harness run`; 1 where it shares one, or has none."""
+    from harness.cli.options import gpu_share
+
+    words = [word for option in options for word in option.split("=", 1)]
+    given = [gpu_share(value) for name, value in pairwise(words) if name == "--gpus-per-trial"]
+    return int(given[-1]) if given and isinstance(given[-1], float) and given[-1] > 1 else 1
