@@ -152,11 +152,11 @@ def agreed(file: Path, mine: dict[str, Any]) -> dict[str, Any]:
         if not file.exists():
             draft = file.with_name(f".{uuid.uuid4().hex}")
             draft.write_text(json.dumps(mine))
-            try:
-                with contextlib.suppress(FileExistsError):
-                    os.link(draft, file)  # of several at one instant, one does
-            finally:
-                draft.unlink()
+            with contextlib.suppress(OSError):
+                os.link(draft, file)  # of several at one instant, one does
+            if not file.exists():  # a disk without links
+                draft.replace(file)
+            draft.unlink(missing_ok=True)
         return dict(json.loads(file.read_text()))
     except (OSError, ValueError) as error:
         remedy = "the shards of a study agree there on what is `auto`; make its folder writable, or remove the file"

@@ -63,6 +63,15 @@ def test_what_is_asked_for_by_name_is_nobody_elses_to_settle(run: Run, tmp_path:
     )
 
 
+def test_a_disk_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    assert [agreed(tmp_path / "settled.json", {"number": number}) for number in (1, 2)] == [{"number": 1}] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["settled.json"]
+
+
 def test_shards_that_begin_at_one_instant_agree(tmp_path: Path) -> None:
     def begin(number: int) -> dict[str, Any]:
         return agreed(tmp_path / "settled.json", {"number": number})
