@@ -30,6 +30,11 @@ def find_weights(init: str) -> Path:
     return Path(kept)
 
 
+def anywhere(init: str) -> str:
+    """As a worker finds it whatever folder it works in: the path of a file in full, on all machines the same."""
+    return init if init.startswith(LIBRARY) else str(Path(init).expanduser().absolute())
+
+
 def download_weights(init: str) -> None:
     """Fetches the weights of `timm:NAME`; of a path there is nothing to fetch."""
     if not init.startswith(LIBRARY):

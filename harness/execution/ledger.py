@@ -37,6 +37,7 @@ from harness.strategies.rounds import Rounds
 from harness.strategies.stopping import recalled
 from harness.study import Search, Study
 from harness.trial import Assignment, Outcome, Report
+from harness.weights import anywhere
 
 ATTEMPTS = 3
 """Times in a row that a trial may lose its worker without having finished another epoch."""
@@ -559,6 +560,10 @@ class Ledger:
         if promotes is not None:
             self.ladder.promotes(promotes)
             self._keep(self._keeper.hand_over, promotes, number)
+        sources = dict(self.sources)
+        if init := config["training"].get("init"):
+            config = {**config, "training": {**config["training"], "init": anywhere(init)}}
+            sources |= {anywhere(init): sources[init]} if init in sources else {}
         return Assignment(
             study=self.study.name,
             number=number,
@@ -574,7 +579,7 @@ class Ledger:
             devices=self.devices,
             token=self.lease.token if self.lease else 0,
             trial=self.study.trial,
-            sources=dict(self.sources),
+            sources=sources,
             code=self.places.code,
             shape=(*self.info.shape,),
             wanted=self.study.learned,

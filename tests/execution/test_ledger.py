@@ -528,3 +528,25 @@ def test_a_whole_gpu_that_is_too_small_fails_at_once(desk: Callable[..., Desk]) 
     assert first is not None and first.memory == 1.0
     ledger.report(first.number, Report((), Outcome("failed", reason="OutOfMemoryError", cause="memory")))
     assert ledger.done and ledger.finished["failed"] == 1
+
+
+def test_weights_by_a_relative_path_are_found_wherever_a_worker_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = Study(
+        name="s",
+        space=ResNet(depth=8),
+        training=vary(Training, init=choose("w.pt", "timm:resnet18.a1_in1k", None)),
+        strategy=Exhaustive(),
+    )
+    made = Desk(tmp_path, study)
+    ledger = made.open(sources={"w.pt": "f00d", "timm:resnet18.a1_in1k": "beef"})
+    told = {}
+    while (assignment := ledger.next()) is not None:
+        told[assignment.config["training"]["init"]] = assignment
+        ledger.report(assignment.number, Report(curve(1), outcome(assignment)))
+    place = str(tmp_path / "w.pt")
+    assert set(told) == {place, "timm:resnet18.a1_in1k", None}
+    assert told[place].sources[place] == "f00d", "whose content is still checked"
+    assert {record.config.training.init for record in made.records()} == {"w.pt", "timm:resnet18.a1_in1k", None}
