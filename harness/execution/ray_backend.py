@@ -431,6 +431,9 @@ class RayBackend:
     def _find_room(self) -> None:
         """On a cluster, waits for it; raises HarnessError where this machine has none."""
         if self._resources.address is not None:
+            if not self._room.trials:  # a task that waits too is what an autoscaler brings machines for
+                waiting = ray.remote(os.path.exists)
+                waiting.options(num_cpus=self._resources.cpus_per_trial, num_gpus=self._room.gpus).remote(os.sep)
             self._room.wait(lambda: self._room.trials > 0)
         elif (share := self._room.gpus) > (there := ray.cluster_resources().get("GPU", 0)):
             raise HarnessError(f"--gpus-per-trial {share:g}: Ray sees {there:g} GPUs; use a smaller share, or 0")

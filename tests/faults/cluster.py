@@ -203,6 +203,14 @@ class Cluster:
         """One more machine, which joins while something else is done."""
         return self._made((f"--address={self.address}", f"--num-cpus={cpus}"), hidden)
 
+    @property
+    def status(self) -> str:
+        """What an autoscaler would see."""
+        words = [*self.head.inside, str(RAY), "status", "--address", self.address]
+        return subprocess.run(
+            words, env=os.environ | PLAIN | self.environment, capture_output=True, text=True, check=True
+        ).stdout
+
     def _made(self, words: tuple[str, ...], hidden: tuple[Path, ...]) -> Node:
         node = Node(self, len(self.nodes) + 1, words, hidden)
         self.nodes.append(node)
