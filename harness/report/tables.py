@@ -151,18 +151,24 @@ def _configs(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         yield {"path": path, "values": coded(found, lambda value: [] if value is ... else [value])}
 
 
+NESTED = (dict, list, tuple)
+
+
 def flat(part: Any) -> dict[tuple[str | int, ...], Any]:
     """What stands in plain JSON, each value by its path; an empty list or dictionary is a value."""
     found: dict[tuple[str | int, ...], Any] = {}
 
     def look(part: Any, path: tuple[str | int, ...]) -> None:
-        if not part or not isinstance(part, dict | list | tuple):
-            found[path] = part
-            return
         for name, value in part.items() if isinstance(part, dict) else enumerate(part):
-            look(value, (*path, name))
+            if value and isinstance(value, NESTED):
+                look(value, (*path, name))
+            else:
+                found[*path, name] = value
 
-    look(part, ())
+    if part and isinstance(part, NESTED):
+        look(part, ())
+    else:
+        found[()] = part
     return found
 
 
